@@ -1,0 +1,4 @@
+//! placeholder
+
+/// Placeholder.
+pub fn frame(_data: &[u8]) {}

@@ -1,0 +1,4 @@
+//! placeholder
+
+/// Placeholder.
+pub fn handles(_data: &[u8]) {}
