@@ -2,6 +2,8 @@
 //! them with a fuzzer, `cargo test -p fuzz` with the committed corpus.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod corpus;
 mod frame;
 mod handles;
 mod inbox;

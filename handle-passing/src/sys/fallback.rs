@@ -1,0 +1,50 @@
+//! Stands in for `linux.rs` where the system has less. Type-checked only, so far.
+#![allow(unsafe_code)] // System calls.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use libc::c_int;
+
+/// macOS has no flag for close-on-exec, see [`set_close_on_exec`].
+pub(super) const RECV_FLAGS: c_int = 0;
+
+/// No control message but `SCM_RIGHTS` carries descriptors here.
+pub(super) const PIDFD_RECORD: Option<c_int> = None;
+
+/// Sets close-on-exec. A program that another thread starts just now may inherit the handle.
+pub(super) fn set_close_on_exec(handle: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and F_SETFD takes an integer.
+    match unsafe { libc::fcntl(handle.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Zero bytes are taken for the end of the stream.
+pub(super) fn has_ended(_socket: BorrowedFd<'_>) -> bool {
+    true
+}
+
+/// The address family, from the socket's name. `ENOTSOCK` when it is no socket.
+pub(super) fn domain(handle: BorrowedFd<'_>) -> io::Result<c_int> {
+    // SAFETY: a sockaddr_storage is plain data, for which zeros are valid.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut len = libc::socklen_t::try_from(size_of_val(&address)).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: `address` has room for `len` bytes, and both outlive the call.
+    match unsafe { libc::getsockname(handle.as_raw_fd(), (&raw mut address).cast(), &raw mut len) }
+    {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(c_int::from(address.ss_family)),
+    }
+}
+
+/// Taken for granted: macOS can't tell the protocol of a socket.
+pub(super) fn is_tcp(_socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Taken for granted: macOS can't tell the protocol of a socket.
+pub(super) fn is_udp(_socket: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(true)
+}
