@@ -1,1 +1,159 @@
-//! placeholder
+//! Load-balancing policies as plain values: tell a [`Policy`] what changed, ask it where the next
+//! connection goes.
+//!
+//! A policy does no I/O, reads no clock, takes no randomness that it was not given, and depends on
+//! nothing: the same calls give the same answers. It balances over *slots*, small numbers that
+//! stand for places where a worker sits.
+//!
+//! | policy | picks | cost of a pick |
+//! |---|---|---|
+//! | [`RoundRobin`] | the next slot in order | one step per 64 slots at worst |
+//! | [`SmoothWeighted`] | by weight, spread evenly over time | one step per slot |
+//!
+//! # Using a policy
+//!
+//! Report each slot once, and again whenever something about it changes. A slot that was never
+//! reported can't take.
+//!
+//! ```
+//! use scheduler::{Load, Policy, Request, RoundRobin};
+//!
+//! let mut policy = RoundRobin::new();
+//! for slot in 0..3 {
+//!     policy.update(slot, Load { can_take: true, ..Load::default() });
+//! }
+//! let request = Request::default();
+//! assert_eq!(policy.pick(&request), Some(0));
+//!
+//! // A pick is advice. When the slot refuses, say so and ask again: the connection goes to
+//! // the next one, and the rotation goes on from there.
+//! assert_eq!(policy.pick(&request), Some(1));
+//! policy.update(1, Load { can_take: false, ..Load::default() });
+//! assert_eq!(policy.pick(&request), Some(2));
+//! assert_eq!(policy.pick(&request), Some(0));
+//! assert_eq!(policy.pick(&request), Some(2));
+//! ```
+//!
+//! # Writing a policy
+//!
+//! ```
+//! use scheduler::{Load, Policy, Request};
+//!
+//! /// Fills the first slot before it uses the second, and so on.
+//! #[derive(Debug, Default)]
+//! struct FirstFree {
+//!     loads: Vec<Load>,
+//! }
+//!
+//! impl Policy for FirstFree {
+//!     fn update(&mut self, slot: usize, load: Load) {
+//!         if slot >= self.loads.len() {
+//!             self.loads.resize(slot + 1, Load::default());
+//!         }
+//!         self.loads[slot] = load;
+//!     }
+//!
+//!     fn pick(&mut self, _request: &Request) -> Option<usize> {
+//!         self.loads.iter().position(Load::is_eligible)
+//!     }
+//!
+//!     fn name(&self) -> &'static str {
+//!         "first-free"
+//!     }
+//! }
+//!
+//! let mut policy: Box<dyn Policy> = Box::new(FirstFree::default());
+//! policy.update(4, Load { can_take: true, ..Load::default() });
+//! assert_eq!(policy.pick(&Request::default()), Some(4));
+//! ```
+#![forbid(unsafe_code)]
+
+mod round_robin;
+mod smooth_weighted;
+
+use std::fmt;
+
+pub use round_robin::RoundRobin;
+pub use smooth_weighted::SmoothWeighted;
+
+/// How many slots a policy of this crate can hold: indices are below it.
+///
+/// A policy's memory grows with the highest index that it was told, to at most 64 KiB.
+pub const SLOTS_MAX: usize = 4096;
+
+/// Decides which slot the next connection goes to.
+///
+/// The contract, which custom policies keep too: [`pick`](Self::pick) returns only slots whose
+/// last reported load [is eligible](Load::is_eligible), and returns one whenever there is one.
+pub trait Policy: fmt::Debug + Send {
+    /// Tells the policy a slot's new load.
+    ///
+    /// Slots are small dense indices; a slot never mentioned can't take.
+    ///
+    /// # Panics
+    ///
+    /// The policies of this crate panic when `slot` is [`SLOTS_MAX`] or more: the caller numbers
+    /// the slots, so that is a mistake in the caller.
+    fn update(&mut self, slot: usize, load: Load);
+
+    /// Picks a slot that can take, or `None` when none can.
+    ///
+    /// The policy counts the pick as a connection placed. When the slot turns out to be full, tell
+    /// it by an [`update`](Self::update) with `can_take: false` and pick again.
+    fn pick(&mut self, request: &Request) -> Option<usize>;
+
+    /// The policy's name, for status output and logs: lower case, words joined by a hyphen.
+    fn name(&self) -> &'static str;
+}
+
+/// What a policy knows of one slot.
+///
+/// The default can't take, has a weight of 1 and no connections. Write the fields that matter and
+/// take the others from it: `Load { can_take: true, ..Load::default() }`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Whether the slot takes connections now: a worker is ready in it and its queue has room.
+    pub can_take: bool,
+    /// The slot's share, relative to the other weights. With 0 the slot is never picked, whatever
+    /// the policy and even when no other can take: the way to drain it.
+    pub weight: u32,
+    /// How many connections the slot has open.
+    pub connections: u32,
+}
+
+impl Load {
+    /// Whether a policy may pick the slot: it can take, and its weight is not 0.
+    #[must_use]
+    pub const fn is_eligible(&self) -> bool {
+        self.can_take && self.weight > 0
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { can_take: false, weight: 1, connections: 0 }
+    }
+}
+
+/// What is known of the connection to be placed.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Request {
+    /// Stands for the client, for policies that keep a client on one slot: a hash of its address
+    /// for example. The others ignore it.
+    pub key: u64,
+}
+
+impl Request {
+    /// A request of the client that `key` stands for.
+    #[must_use]
+    pub const fn new(key: u64) -> Self {
+        Self { key }
+    }
+}
+
+/// Refuses an index that would cost memory without bound.
+#[track_caller]
+fn assert_slot(slot: usize) {
+    assert!(slot < SLOTS_MAX, "slot {slot} is out of range: a policy holds {SLOTS_MAX} slots");
+}
