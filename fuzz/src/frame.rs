@@ -1,4 +1,106 @@
-//! placeholder
+//! The frame decoder against a naive twin, whatever the bytes and however they are split.
 
-/// Placeholder.
-pub fn frame(_data: &[u8]) {}
+use ipc_core::frame::{Decoder, Frame, HEADER_BYTES, Header, Pending};
+use ipc_core::{Limits, ProtocolError};
+
+type Decoded = (Vec<Frame>, Result<Pending, ProtocolError>);
+
+/// The first byte chooses the limits and a split, the second what stands in front of the rest,
+/// which is a stream of frames, or anything else.
+pub fn frame(data: &[u8]) {
+    let [choice, lead, rest @ ..] = data else { return };
+    let limits = match choice % 4 {
+        0 => Limits { payload_bytes_max: 10, handles_per_message_max: 2, ..Limits::default() },
+        1 => Limits { payload_bytes_max: 70_000, ..Limits::default() },
+        _ => Limits::default(),
+    };
+    // A long frame takes another path than a short one, and no fuzzer makes one byte by byte.
+    let lead_bytes = u32::from(*lead) * 500;
+    let mut stream = Vec::new();
+    if lead_bytes > 0 {
+        let header = Header { kind: *lead, handles: 0, payload_bytes: lead_bytes };
+        stream.extend_from_slice(&header.encode());
+        stream.extend((0..lead_bytes).map(|n| u8::try_from(n % 251).expect("less than 251")));
+    }
+    stream.extend_from_slice(rest);
+
+    let expected = decode_naively(&stream, &limits);
+    let one_by_one = if lead_bytes == 0 { 1 } else { 997 };
+    for size in [usize::MAX, HEADER_BYTES, HEADER_BYTES + 1, 1 + usize::from(*choice), one_by_one] {
+        assert_eq!(decode(&stream, limits, size), expected, "in parts of {size} bytes");
+    }
+    let (frames, _) = expected;
+    let encoded: Vec<u8> = frames.iter().flat_map(encode).collect();
+    assert!(stream.starts_with(&encoded), "decoding and encoding gives the same bytes");
+}
+
+fn decode(mut stream: &[u8], limits: Limits, size: usize) -> Decoded {
+    let mut decoder = Decoder::new(limits);
+    let mut frames = Vec::new();
+    loop {
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!(decoder.next_frame(), Err(error), "a failure stays");
+                    return (frames, Err(error));
+                }
+            }
+        }
+        if stream.is_empty() {
+            return (frames, Ok(decoder.pending()));
+        }
+        let spare = decoder.spare();
+        assert!(!spare.is_empty(), "there is room for more");
+        let length = spare.len().min(stream.len()).min(size);
+        spare[..length].copy_from_slice(&stream[..length]);
+        decoder.received(length);
+        stream = &stream[length..];
+    }
+}
+
+/// Reads the wire format as it is documented, from a stream that is there as a whole.
+fn decode_naively(mut stream: &[u8], limits: &Limits) -> Decoded {
+    let mut frames = Vec::new();
+    loop {
+        let [version, kind, handles, reserved, a, b, c, d, rest @ ..] = stream else {
+            let pending = if stream.is_empty() { Pending::Nothing } else { Pending::Header };
+            return (frames, Ok(pending));
+        };
+        let bytes = u32::from_le_bytes([*a, *b, *c, *d]);
+        let error = if *version != 1 {
+            Some(ProtocolError::Version { found: *version })
+        } else if *reserved != 0 {
+            Some(ProtocolError::Reserved { found: *reserved })
+        } else if bytes as usize > limits.payload_bytes_max {
+            Some(ProtocolError::PayloadTooLarge { bytes, max: limits.payload_bytes_max })
+        } else if usize::from(*handles) > limits.handles_per_message_max {
+            let max = limits.handles_per_message_max;
+            Some(ProtocolError::TooManyHandles { handles: *handles, max })
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            return (frames, Err(error));
+        }
+        let header = Header { kind: *kind, handles: *handles, payload_bytes: bytes };
+        let Some((payload, rest)) = rest.split_at_checked(bytes as usize) else {
+            return (frames, Ok(Pending::Payload(header)));
+        };
+        frames.push(Frame { header, payload: payload.to_vec() });
+        stream = rest;
+    }
+}
+
+fn encode(frame: &Frame) -> Vec<u8> {
+    [&frame.header.encode(), frame.payload.as_slice()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn corpus() {
+        crate::corpus::run("frame", super::frame);
+    }
+}

@@ -1,1 +1,135 @@
-//! placeholder
+//! Channels between processes of one machine, whose messages carry OS handles.
+//!
+//! A [`Channel`] is one end of a Unix socket pair. What it carries is [`Message`]s: a kind, bytes,
+//! and handles (sockets, files, memory), which the other process gets duplicates of. Messages
+//! arrive whole and in order, with exactly their own handles.
+//!
+//! * **Bounded.** [`Limits`] holds for what is sent and for what a peer can make us keep. A
+//!   channel that is full gives the message back, handles and all.
+//! * **Hostile peers.** No bytes or handles that a peer sends make this side panic, block, leak a
+//!   descriptor, or allocate for what has only been announced. A peer against the protocol is an
+//!   error ([`ProtocolError`]), after which the channel stays failed.
+//! * **Not async.** Non-blocking calls for an event loop ([`Channel`] is a mio event source), and
+//!   blocking calls with a deadline for threads.
+//!
+//! # Guide
+//!
+//! ## Two ends, and another process
+//!
+//! [`Channel::pair`] makes the two ends. One stays; the other goes to a child process by
+//! [`Channel::into_fd`], and becomes a channel again there by [`Channel::from_fd`]. The simplest
+//! way to hand it over is as the child's standard input:
+//!
+//! ```no_run
+//! use std::process::{Command, Stdio};
+//! use ipc_core::{Channel, Message};
+//!
+//! let (mut ours, theirs) = Channel::pair()?;
+//! let mut child = Command::new("worker").stdin(Stdio::from(theirs.into_fd())).spawn()?;
+//!
+//! // A listening socket, for the child to accept from.
+//! let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
+//! ours.send_deadline(Message::new(1, "http").with_handle(listener.into()), None)?;
+//! # child.wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! and in the child:
+//!
+//! ```no_run
+//! use std::net::TcpListener;
+//! use std::os::fd::AsFd;
+//! use ipc_core::Channel;
+//!
+//! let mut channel = Channel::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+//! let mut message = channel.recv_deadline(None)?;
+//! if let Some(handle) = message.handles.pop() {
+//!     let listener = TcpListener::from(handle);
+//!     println!("{} on {}", String::from_utf8_lossy(&message.payload), listener.local_addr()?);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A handle that arrives is whatever the peer chose to send: check what kind of thing it is before
+//! using it, for instance by [`handle_passing::expect`](https://docs.rs/handle-passing).
+//!
+//! ## In an event loop
+//!
+//! Receive until [`TryRecvError::Empty`], send what you like, and flush when the socket has become
+//! writable. One loop turn:
+//!
+//! ```
+//! use ipc_core::{Channel, Message, TryRecvError};
+//! use mio::{Events, Interest, Poll, Token};
+//!
+//! let (mut ours, mut theirs) = Channel::pair()?;
+//! let mut poll = Poll::new()?;
+//! poll.registry().register(&mut ours, Token(0), Interest::READABLE | Interest::WRITABLE)?;
+//! theirs.try_send(Message::new(1, "ping"))?;
+//!
+//! let mut events = Events::with_capacity(16);
+//! let mut is_open = true;
+//! while theirs.try_recv().is_err() {
+//!     poll.poll(&mut events, None)?;
+//!     for event in &events {
+//!         if event.is_writable() {
+//!             ours.flush()?;
+//!         }
+//!         while event.is_readable() && is_open {
+//!             match ours.try_recv() {
+//!                 Ok(message) => ours.try_send(Message::new(2, message.payload))?,
+//!                 Err(TryRecvError::Empty) => break,
+//!                 Err(TryRecvError::Closed) => is_open = false,
+//!                 Err(error) => return Err(error.into()),
+//!             }
+//!         }
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## In threads
+//!
+//! [`Channel::into_split`] makes a [`Sender`] and a [`Receiver`], so that one thread waits for
+//! messages while others, behind a lock of their own, send.
+//!
+//! ## Many small messages
+//!
+//! [`Channel::try_send`] makes a system call for each message. To send many,
+//! [`queue`](Channel::queue) them and [`flush`](Channel::flush) once: they leave in one write, and
+//! the other side gets them from one read.
+//!
+//! ## Without the socket
+//!
+//! [`Outbox`] and [`Inbox`] are what a channel consists of, without the I/O and generic over the
+//! handle: for another transport, and for tests of what is built on top. The wire format is in
+//! [`frame`].
+//!
+//! # What it is not
+//!
+//! A channel does not reconnect, authenticate, compress or serialize, and it does not say how old
+//! a partial message may get ([`Channel::is_mid_message`] is what to build that on). Fairness
+//! between channels is the event loop's: a peer that sends valid messages without end is always
+//! readable, so take a bounded number of messages in a turn.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+
+mod channel;
+mod clock;
+mod error;
+mod inbox;
+mod message;
+mod outbox;
+mod receiver;
+mod sender;
+mod sys;
+
+pub use channel::Channel;
+pub use error::{RecvError, SendError, TryRecvError, TrySendError};
+pub use frame::{Limits, ProtocolError};
+pub use inbox::Inbox;
+pub use message::Message;
+pub use outbox::{Outbox, PushError};
+pub use receiver::Receiver;
+pub use sender::Sender;

@@ -1,0 +1,296 @@
+use std::collections::VecDeque;
+
+use crate::Message;
+use crate::frame::{Decoder, Frame, Limits, Pending, ProtocolError};
+
+/// Cuts a stream of bytes, and of handles beside them, into messages. Pure: it does no I/O.
+///
+/// Bytes are written into [`spare`](Self::spare) and reported, with the handles that the same
+/// read delivered, to [`received`](Self::received); then
+/// [`next_message`](Self::next_message) is called until it has no more to give, and only then more
+/// is read. That is what bounds an inbox: the bytes of one read, one incomplete message, and the
+/// handles of one message and of one read.
+///
+/// # How handles find their message
+///
+/// On a Unix stream socket a write's handles arrive with its first byte, and one read never
+/// delivers the handles of two writes; but bytes of earlier writes may be glued in front. So the
+/// first byte of a message that has handles is always the first byte of a write (the
+/// [`Outbox`](crate::Outbox) sees to it), received handles queue up here, and each header takes as
+/// many as it announces. A peer that does not play by this is found out as soon as the bytes of a
+/// read are used up, and everything it sent is closed.
+///
+/// # Examples
+///
+/// With integers for handles:
+///
+/// ```
+/// use ipc_core::{Inbox, Limits, Message};
+///
+/// let mut inbox = Inbox::new(Limits::default());
+/// let bytes = [1, 42, 1, 0, 2, 0, 0, 0, b'h', b'i'];
+/// inbox.spare()[..10].copy_from_slice(&bytes);
+/// inbox.received(10, [1001]);
+///
+/// assert_eq!(inbox.next_message()?, Some(Message::new(42, "hi").with_handle(1001)));
+/// assert_eq!(inbox.next_message()?, None);
+/// # Ok::<(), ipc_core::ProtocolError>(())
+/// ```
+#[derive(Debug)]
+pub struct Inbox<H> {
+    decoder: Decoder,
+    /// Received and not yet claimed by a complete message, in the order of arrival.
+    handles: VecDeque<H>,
+    handles_per_message_max: usize,
+}
+
+impl<H> Inbox<H> {
+    /// An inbox at the start of a stream. It allocates nothing before the first byte is due.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            decoder: Decoder::new(limits),
+            handles: VecDeque::new(),
+            handles_per_message_max: limits.handles_per_message(),
+        }
+    }
+
+    /// Where to put the next bytes of the stream; never empty once
+    /// [`next_message`](Self::next_message) has answered `None`.
+    pub fn spare(&mut self) -> &mut [u8] {
+        self.decoder.spare()
+    }
+
+    /// Takes note that a read filled the first `bytes` of [`spare`](Self::spare) and delivered
+    /// `handles` with them.
+    ///
+    /// # Panics
+    ///
+    /// When there was not so much room.
+    pub fn received(&mut self, bytes: usize, handles: impl IntoIterator<Item = H>) {
+        self.decoder.received(bytes);
+        self.handles.extend(handles);
+    }
+
+    /// The next complete message, or `None` when more bytes are needed for it.
+    ///
+    /// # Errors
+    ///
+    /// What the peer did against the protocol. The inbox stays failed: it has dropped all handles
+    /// and gives the same error again, whatever is received.
+    pub fn next_message(&mut self) -> Result<Option<Message<H>>, ProtocolError> {
+        self.cut_message().inspect_err(|error| self.fail(*error))
+    }
+
+    /// Whether a part of a message is there, which may be as little as one byte of its header.
+    ///
+    /// It is for whoever limits how long a peer may take to finish a message.
+    #[must_use]
+    pub fn is_mid_message(&self) -> bool {
+        self.decoder.pending() != Pending::Nothing
+    }
+
+    /// Bytes of memory that the inbox holds for payloads.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> usize {
+        self.decoder.allocated_bytes()
+    }
+
+    /// Fails for good, and drops everything received: for what only the reader of the socket can
+    /// notice, such as handles that the system could not deliver.
+    pub fn fail(&mut self, error: ProtocolError) {
+        self.decoder.fail(error);
+        self.handles = VecDeque::new();
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.handles_per_message_max = limits.handles_per_message();
+        self.decoder.set_limits(limits);
+    }
+
+    fn cut_message(&mut self) -> Result<Option<Message<H>>, ProtocolError> {
+        let Some(Frame { header, payload }) = self.decoder.next_frame()? else {
+            return self.check_pending().map(|()| None);
+        };
+        let handles = match header.handles {
+            0 => Vec::new(),
+            claimed => self.claim(claimed.into())?,
+        };
+        Ok(Some(Message { kind: header.kind, payload, handles }))
+    }
+
+    fn claim(&mut self, claimed: usize) -> Result<Vec<H>, ProtocolError> {
+        let received = self.handles.len();
+        if claimed > received {
+            return Err(ProtocolError::HandlesMissing { claimed, received });
+        }
+        Ok(self.handles.drain(..claimed).collect())
+    }
+
+    /// With the bytes used up, the handles that are left can only be those of the incomplete
+    /// message, and they are all there: they came with its first byte.
+    fn check_pending(&self) -> Result<(), ProtocolError> {
+        let received = self.handles.len();
+        let (least, most) = match self.decoder.pending() {
+            Pending::Nothing => (0, 0),
+            Pending::Header => (0, self.handles_per_message_max),
+            Pending::Payload(header) => (header.handles.into(), header.handles.into()),
+        };
+        if received < least {
+            return Err(ProtocolError::HandlesMissing { claimed: least, received });
+        }
+        if received > most {
+            return Err(ProtocolError::HandlesUnclaimed { received, claimed: most });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::{HEADER_BYTES, Header};
+
+    fn frame(kind: u8, handles: u8, payload: &[u8]) -> Vec<u8> {
+        let payload_bytes = u32::try_from(payload.len()).expect("short");
+        [&Header { kind, handles, payload_bytes }.encode(), payload].concat()
+    }
+
+    fn read(inbox: &mut Inbox<u32>, bytes: &[u8], handles: &[u32]) {
+        inbox.spare()[..bytes.len()].copy_from_slice(bytes);
+        inbox.received(bytes.len(), handles.iter().copied());
+    }
+
+    fn message(kind: u8, payload: &[u8], handles: &[u32]) -> Message<u32> {
+        Message { kind, payload: payload.to_vec(), handles: handles.to_vec() }
+    }
+
+    #[test]
+    fn k4_handles_find_the_message_behind_others_in_the_same_read() {
+        let mut inbox = Inbox::new(Limits::default());
+        let bytes = [frame(1, 0, b"A"), frame(2, 2, b"B"), frame(3, 0, b"C")].concat();
+        read(&mut inbox, &bytes, &[10, 11]);
+        assert_eq!(inbox.next_message(), Ok(Some(message(1, b"A", &[]))));
+        assert_eq!(inbox.next_message(), Ok(Some(message(2, b"B", &[10, 11]))));
+        assert_eq!(inbox.next_message(), Ok(Some(message(3, b"C", &[]))));
+        assert_eq!(inbox.next_message(), Ok(None));
+    }
+
+    #[test]
+    fn handles_of_a_header_that_is_cut_wait_for_the_rest_of_it() {
+        let bytes = [frame(1, 1, b"first"), frame(2, 2, b"second")].concat();
+        let start = frame(1, 1, b"first").len();
+        for cut in start + 1..bytes.len() {
+            let mut inbox = Inbox::new(Limits::default());
+            read(&mut inbox, &bytes[..3], &[10]);
+            assert_eq!(inbox.next_message(), Ok(None));
+            read(&mut inbox, &bytes[3..cut], &[20, 21]);
+            assert_eq!(inbox.next_message(), Ok(Some(message(1, b"first", &[10]))));
+            assert_eq!(inbox.next_message(), Ok(None), "cut at {cut}");
+            assert!(inbox.is_mid_message());
+            read(&mut inbox, &bytes[cut..], &[]);
+            assert_eq!(inbox.next_message(), Ok(Some(message(2, b"second", &[20, 21]))));
+            assert!(!inbox.is_mid_message());
+        }
+    }
+
+    fn failure(reads: &[(&[u8], &[u32])]) -> ProtocolError {
+        let mut inbox = Inbox::new(Limits::default());
+        for (bytes, handles) in reads {
+            read(&mut inbox, bytes, handles);
+            while let Some(_message) = match inbox.next_message() {
+                Ok(next) => next,
+                Err(error) => {
+                    assert!(inbox.handles.is_empty(), "all handles are dropped");
+                    assert_eq!(inbox.next_message(), Err(error), "the failure stays");
+                    return error;
+                }
+            } {}
+        }
+        panic!("the inbox took it");
+    }
+
+    #[test]
+    fn f26_claimed_handles_that_did_not_come_fail_the_channel() {
+        let missing = |claimed, received| ProtocolError::HandlesMissing { claimed, received };
+        assert_eq!(failure(&[(&frame(1, 3, b"x"), &[1, 2])]), missing(3, 2));
+        let header = &frame(1, 3, b"x")[..HEADER_BYTES];
+        assert_eq!(failure(&[(header, &[])]), missing(3, 0), "noticed before the payload is there");
+        let third = frame(3, 1, b"");
+        let reads: [(&[u8], &[u32]); 2] = [(&frame(2, 1, b""), &[5]), (&third, &[])];
+        assert_eq!(failure(&reads), missing(1, 0));
+    }
+
+    #[test]
+    fn f27_handles_that_no_header_announces_fail_the_channel() {
+        let surplus = |received, claimed| ProtocolError::HandlesUnclaimed { received, claimed };
+        assert_eq!(failure(&[(&frame(1, 0, b"x"), &[1])]), surplus(1, 0));
+        assert_eq!(failure(&[(&frame(1, 1, b"x"), &[1, 2, 3])]), surplus(2, 0));
+        let part = &frame(1, 1, b"long")[..HEADER_BYTES + 1];
+        assert_eq!(failure(&[(part, &[1, 2])]), surplus(2, 1), "in the middle of a payload");
+    }
+
+    #[test]
+    fn f28_a_header_that_is_never_completed_collects_no_handles() {
+        let most: Vec<u32> = (0..253).collect();
+        let reads: [(&[u8], &[u32]); 2] = [(&[1], &most), (&[0], &[253])];
+        let error = ProtocolError::HandlesUnclaimed { received: 254, claimed: 253 };
+        assert_eq!(failure(&reads), error);
+    }
+
+    #[test]
+    fn messages_before_the_offence_come_out() {
+        let mut inbox = Inbox::new(Limits::default());
+        read(&mut inbox, &[frame(1, 1, b"good"), frame(2, 1, b"bad")].concat(), &[7]);
+        assert_eq!(inbox.next_message(), Ok(Some(message(1, b"good", &[7]))));
+        assert!(inbox.next_message().is_err());
+    }
+
+    proptest! {
+        /// Each message is a write of its own; a read takes bytes of several, but stops where
+        /// handles would follow handles, as the kernel does.
+        #[test]
+        fn any_reads_give_the_same_messages(
+            sent in vec((any::<u8>(), 0..40_usize, 0..4_u32), 0..20),
+            sizes in vec(1..60_usize, 1..8),
+        ) {
+            let mut next_handle = 0;
+            let mut expected = Vec::new();
+            let mut stream = VecDeque::new();
+            for (kind, length, count) in sent {
+                let handles: Vec<u32> = (next_handle..next_handle + count).collect();
+                next_handle += count;
+                let bytes = frame(kind, u8::try_from(count).expect("few"), &vec![kind; length]);
+                let first = handles.clone();
+                let later = bytes.iter().skip(1).map(|byte| (*byte, Vec::new()));
+                stream.extend([(bytes[0], first)].into_iter().chain(later));
+                expected.push(message(kind, &vec![kind; length], &handles));
+            }
+            let mut inbox = Inbox::new(Limits::default());
+            let mut received = Vec::new();
+            for size in sizes.iter().cycle() {
+                let (mut bytes, mut handles) = (Vec::new(), Vec::new());
+                while let Some((byte, first)) = stream.front() {
+                    if bytes.len() == *size || !first.is_empty() && !handles.is_empty() {
+                        break;
+                    }
+                    bytes.push(*byte);
+                    handles.extend_from_slice(first);
+                    stream.pop_front();
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+                read(&mut inbox, &bytes, &handles);
+                while let Some(message) = inbox.next_message().expect("an honest peer") {
+                    received.push(message);
+                }
+            }
+            prop_assert_eq!(received, expected);
+            prop_assert!(!inbox.is_mid_message());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::clock::time_left;
+use crate::sys::{Received, Socket};
+use crate::{Inbox, Limits, Message, RecvError, TryRecvError};
+
+/// The receiving half of a [`Channel`](crate::Channel), see
+/// [`Channel::into_split`](crate::Channel::into_split).
+///
+/// Nothing is read from the socket while a complete message waits, so a peer that floods the
+/// channel fills the socket's buffer and then waits: what it can make this side hold is one
+/// incomplete message, as long as [`Limits`] lets it be, and the bytes of one read.
+#[derive(Debug)]
+pub struct Receiver {
+    socket: Arc<Socket>,
+    inbox: Inbox<OwnedFd>,
+    /// Where a read puts its handles; empty between two reads.
+    handles: Vec<OwnedFd>,
+}
+
+impl Receiver {
+    pub(crate) fn new(socket: Arc<Socket>) -> Self {
+        Self { socket, inbox: Inbox::new(Limits::default()), handles: Vec::new() }
+    }
+
+    /// The next message, if it is there. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`] when it is not there yet. Only after this answer does an
+    /// edge-triggered poll, such as mio's, report the next message: call until `Empty`.
+    ///
+    /// [`TryRecvError::Closed`] when the peer is gone and everything has been received; then
+    /// [`is_mid_message`](Self::is_mid_message) tells whether it went in the middle of a message.
+    /// The other errors are those of a peer against the protocol, and of the system.
+    pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
+        loop {
+            if let Some(message) = self.step()? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// The next message; blocks until the deadline at most, which holds for the whole message and
+    /// not for each part of it. Without a deadline it blocks for as long as the peer takes.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TimedOut`]; what is there of a message then is kept for the next call. The
+    /// other errors are those of [`try_recv`](Self::try_recv).
+    pub fn recv_deadline(&mut self, deadline: Option<Instant>) -> Result<Message, RecvError> {
+        loop {
+            let received = match self.step() {
+                Ok(Some(message)) => return Ok(message),
+                // Bytes that trickle in do not put the deadline off.
+                Ok(None) => time_left(deadline).map(|_left| ()),
+                Err(TryRecvError::Empty) => {
+                    time_left(deadline).and_then(|left| self.socket.wait_readable(left))
+                }
+                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+                Err(TryRecvError::Protocol(error)) => return Err(RecvError::Protocol(error)),
+                Err(TryRecvError::Io(error)) => Err(error),
+            };
+            match received {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(RecvError::TimedOut);
+                }
+                Err(error) => return Err(RecvError::Io(error)),
+            }
+        }
+    }
+
+    /// Whether a part of a message has been received, of which the rest is outstanding; only of
+    /// use after `Empty`, `TimedOut` or `Closed`.
+    ///
+    /// The channel itself lets a peer take its time. To limit the age of a partial message, start
+    /// a timer when this becomes true.
+    #[must_use]
+    pub fn is_mid_message(&self) -> bool {
+        self.inbox.is_mid_message()
+    }
+
+    /// Closes the channel in both directions, for both sides, and for every process that holds a
+    /// duplicate of the descriptor. A call on the other half that blocks in another thread
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports. That the peer is gone already is no error.
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.socket.shutdown()
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.inbox.set_limits(limits);
+    }
+
+    pub(crate) fn into_socket(self) -> Arc<Socket> {
+        self.socket
+    }
+
+    /// One read at most; `None` when it brought something, but not a whole message.
+    fn step(&mut self) -> Result<Option<Message>, TryRecvError> {
+        if let Some(message) = self.inbox.next_message()? {
+            return Ok(Some(message));
+        }
+        match self.socket.recv(self.inbox.spare(), &mut self.handles) {
+            Ok(Received::Bytes(bytes)) => self.inbox.received(bytes, self.handles.drain(..)),
+            Ok(Received::Nothing) => return Err(TryRecvError::Empty),
+            Ok(Received::Closed) => return Err(TryRecvError::Closed),
+            Ok(Received::Broken(error)) => self.inbox.fail(error),
+            Err(error) => return Err(TryRecvError::Io(error)),
+        }
+        Ok(self.inbox.next_message()?)
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,200 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::time_left;
+use crate::frame::HEADER_BYTES;
+use crate::sys::{Sent, Socket};
+use crate::{Limits, Message, Outbox, SendError, TrySendError};
+
+/// How long a blocking call pauses while the user's descriptors in flight are at their limit.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(5);
+
+/// The sending half of a [`Channel`](crate::Channel), see
+/// [`Channel::into_split`](crate::Channel::into_split).
+///
+/// What the socket does not take at once waits in a queue whose size [`Limits`] bounds. Dropping
+/// the sender drops what still waits; it does not close the channel as long as the receiving half
+/// exists.
+#[derive(Debug)]
+pub struct Sender {
+    socket: Arc<Socket>,
+    outbox: Outbox<OwnedFd>,
+    is_throttled: bool,
+}
+
+impl Sender {
+    pub(crate) fn new(socket: Arc<Socket>) -> Self {
+        Self { socket, outbox: Outbox::new(Limits::default()), is_throttled: false }
+    }
+
+    /// Sends a message, or queues what the socket does not take of it. Never blocks.
+    ///
+    /// A message that is taken is on its way, but not necessarily with the peer: while
+    /// [`has_unsent`](Self::has_unsent) is true, [`flush`](Self::flush) when the socket becomes
+    /// writable.
+    ///
+    /// # Errors
+    ///
+    /// When the message is not taken; the error holds it, untouched.
+    pub fn try_send(&mut self, message: Message) -> Result<(), TrySendError> {
+        match self.flush() {
+            Ok(false) => return self.queue(message),
+            Ok(true) => {}
+            Err(error) => return Err(TrySendError::from_io(error, message)),
+        }
+        // Nothing waits in front of it, so it is written from where it is: no copy is made, and
+        // a peer that is gone costs nothing.
+        match self.begin(&message) {
+            Ok(None) => Err(TrySendError::TooLarge(message)),
+            Ok(Some(sent)) => {
+                self.queue_rest(message, sent);
+                Ok(())
+            }
+            Err(error) => Err(TrySendError::from_io(error, message)),
+        }
+    }
+
+    /// Queues a message without sending it: a [`flush`](Self::flush) after several of these sends
+    /// them all in one system call. Never blocks, and does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] and [`TrySendError::TooLarge`], which hold the message.
+    pub fn queue(&mut self, message: Message) -> Result<(), TrySendError> {
+        Ok(self.outbox.push(message)?)
+    }
+
+    /// Sends what is queued, as far as the socket takes it; true when nothing is left. Never
+    /// blocks.
+    ///
+    /// When something is left, go on when the socket becomes writable; if the sender
+    /// [is throttled](Self::is_throttled), also a few milliseconds later.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` when the peer has closed its end, or died; what else the system reports.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        self.is_throttled = false;
+        while !self.outbox.is_empty() {
+            match self.socket.send(self.outbox.slices(), self.outbox.handles())? {
+                Sent::Bytes(bytes) => self.outbox.sent(bytes),
+                Sent::Full => return Ok(false),
+                Sent::Throttled => {
+                    self.is_throttled = true;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether something is queued that the socket has not taken yet.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Whether the last attempt to send stopped because this user has as many descriptors in
+    /// flight, in all its processes together, as `RLIMIT_NOFILE` lets a process have open.
+    ///
+    /// The socket may be writable all the while, so that no readiness event comes: try again
+    /// after a few milliseconds.
+    #[must_use]
+    pub fn is_throttled(&self) -> bool {
+        self.is_throttled
+    }
+
+    /// Sends a whole message, and all that was queued before it; blocks until the deadline at
+    /// most. Without a deadline it blocks for as long as the peer takes.
+    ///
+    /// # Errors
+    ///
+    /// When the message did not go as a whole; the error holds it if no byte of it went.
+    pub fn send_deadline(
+        &mut self,
+        message: Message,
+        deadline: Option<Instant>,
+    ) -> Result<(), SendError> {
+        if let Err(error) = self.flush_deadline(deadline) {
+            return Err(SendError::from_io(error, Some(message)));
+        }
+        let sent = loop {
+            let result = match self.begin(&message) {
+                Ok(None) => return Err(SendError::TooLarge(message)),
+                Ok(Some(0)) => self.wait(deadline),
+                Ok(Some(sent)) => break sent,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                return Err(SendError::from_io(error, Some(message)));
+            }
+        };
+        self.queue_rest(message, sent);
+        self.flush_deadline(deadline).map_err(|error| SendError::from_io(error, None))
+    }
+
+    /// Sends all that is queued; blocks until the deadline at most.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut`, and those of [`flush`](Self::flush). What has not gone stays queued.
+    pub fn flush_deadline(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        while !self.flush()? {
+            self.wait(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the channel in both directions, for both sides, and for every process that holds a
+    /// duplicate of the descriptor. A call on the other half that blocks in another thread
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports. That the peer is gone already is no error.
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.socket.shutdown()
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.outbox.set_limits(limits);
+    }
+
+    /// Writes what the socket takes of a message that nothing waits in front of, and says how
+    /// many bytes that was; `None` if the message is too large.
+    fn begin(&mut self, message: &Message) -> io::Result<Option<usize>> {
+        let Some(header) = self.outbox.header(message) else { return Ok(None) };
+        let slices = [&header.encode(), message.payload.as_slice()];
+        let sent = self.socket.send(slices.into_iter(), &message.handles)?;
+        self.is_throttled = sent == Sent::Throttled;
+        Ok(Some(match sent {
+            Sent::Bytes(bytes) => bytes,
+            Sent::Full | Sent::Throttled => 0,
+        }))
+    }
+
+    /// Queues what [`begin`](Self::begin) left of a message.
+    fn queue_rest(&mut self, message: Message, sent: usize) {
+        if sent < HEADER_BYTES + message.payload.len() {
+            let queued = self.outbox.push(message);
+            assert!(queued.is_ok(), "an empty queue takes any message within the limits");
+            self.outbox.sent(sent);
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<()> {
+        let left = time_left(deadline)?;
+        if self.is_throttled {
+            return self.socket.pause(left.map_or(THROTTLE_PAUSE, |left| left.min(THROTTLE_PAUSE)));
+        }
+        self.socket.wait_writable(left)
+    }
+}
+
+impl AsFd for Sender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,43 @@
+//! What the operating system does for a channel. The only file with a `cfg` for a platform.
+//!
+//! Each platform provides a `Socket`: a connected, two-way, ordered stream of bytes that carries
+//! handles beside them. Its calls borrow it, because the two halves of a channel share it.
+//!
+//! * `pair() -> io::Result<(Socket, Socket)>`, `from_fd(OwnedFd) -> io::Result<Socket>`,
+//!   `into_fd(self) -> OwnedFd`, `AsFd`;
+//! * `send(slices, handles) -> io::Result<Sent>` and `recv(bytes, handles) -> Result<Received, _>`,
+//!   which never block, whatever the mode of the descriptor;
+//! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may
+//!   return early, and leave the clock to their caller;
+//! * `shutdown()`, after which both sides find the stream closed.
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(unix)]
+pub(crate) use unix::Socket;
+
+/// What came of an attempt to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The system took that many bytes, at least one, and all the handles.
+    Bytes(usize),
+    /// The peer must read first: the socket will become writable then.
+    Full,
+    /// The user's descriptors in flight are at their limit. No readiness event tells when they
+    /// no longer are: only trying again a little later helps.
+    Throttled,
+}
+
+/// What came of an attempt to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// The first so many bytes were filled, at least one.
+    Bytes(usize),
+    /// Nothing is there at the moment.
+    Nothing,
+    /// The peer has closed its end, or died, and everything it had sent has been read.
+    Closed,
+    /// The stream has lost its integrity: bytes or handles of it are gone.
+    Broken(crate::ProtocolError),
+}

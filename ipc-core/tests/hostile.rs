@@ -1,0 +1,210 @@
+//! A peer that speaks the protocol itself, and not as it should: whatever it does, this side gets
+//! an error, keeps nothing, and goes on.
+
+mod util;
+
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use ipc_core::{
+    Channel, Limits, Message, ProtocolError, RecvError, SendError, TryRecvError, TrySendError,
+};
+use util::{expect_closed, frame, handle, handles, in_ms, raw_peer, recv, soon};
+
+fn send(peer: &UnixStream, bytes: &[u8], handles: &[OwnedFd]) {
+    let handles: Vec<_> = handles.iter().map(AsFd::as_fd).collect();
+    assert_eq!(handle_passing::send(peer, bytes, &handles).expect("room"), bytes.len());
+}
+
+/// Receives until the peer's offence is noticed; says how many messages came before it.
+#[track_caller]
+fn offence(channel: &mut Channel) -> (usize, ProtocolError) {
+    for messages in 0.. {
+        match channel.recv_deadline(soon()) {
+            Ok(_) => {}
+            Err(RecvError::Protocol(error)) => {
+                let again = channel.try_recv();
+                assert!(
+                    matches!(again, Err(TryRecvError::Protocol(again)) if again == error),
+                    "a channel stays failed"
+                );
+                return (messages, error);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("the range has no end")
+}
+
+#[test]
+fn hostile_garbage_bytes() {
+    let (mut ours, theirs) = raw_peer();
+    send(&theirs, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[]);
+    assert_eq!(offence(&mut ours), (0, ProtocolError::Version { found: b'G' }));
+}
+
+#[test]
+fn hostile_f40_another_version() {
+    let (mut ours, theirs) = raw_peer();
+    send(&theirs, &frame(1, 0, b"good"), &[]);
+    let mut bytes = frame(1, 0, b"from the future");
+    bytes[0] = 2;
+    send(&theirs, &bytes, &[]);
+    assert_eq!(offence(&mut ours), (1, ProtocolError::Version { found: 2 }));
+}
+
+#[test]
+fn hostile_f34_lengths_over_the_limit() {
+    let max = Limits::default().payload_bytes_max;
+    let one_more = u32::try_from(max + 1).expect("it fits");
+    for announced in [one_more, u32::MAX] {
+        let (mut ours, theirs) = raw_peer();
+        let length = announced.to_le_bytes();
+        send(&theirs, &[[1, 0, 0, 0], length].concat(), &[]);
+        let error = ProtocolError::PayloadTooLarge { bytes: announced, max };
+        assert_eq!(offence(&mut ours), (0, error), "noticed without waiting for the payload");
+    }
+}
+
+#[test]
+fn hostile_f27_f28_unsolicited_descriptors() {
+    for count in [1, 50, 253] {
+        let (mut ours, theirs) = raw_peer();
+        send(&theirs, &frame(1, 0, b"a gift"), &handles(count));
+        let error = ProtocolError::HandlesUnclaimed { received: count, claimed: 0 };
+        assert_eq!(offence(&mut ours), (1, error));
+    }
+}
+
+#[test]
+fn hostile_f27_descriptors_in_the_middle_of_a_payload() {
+    let (mut ours, theirs) = raw_peer();
+    let bytes = frame(1, 1, b"payload");
+    send(&theirs, &bytes[..10], &[handle()]);
+    send(&theirs, &bytes[10..12], &[handle()]);
+    assert_eq!(
+        offence(&mut ours),
+        (0, ProtocolError::HandlesUnclaimed { received: 2, claimed: 1 })
+    );
+}
+
+#[test]
+fn hostile_f28_descriptors_with_every_byte_of_a_header() {
+    let (mut ours, theirs) = raw_peer();
+    let full = handles(253);
+    for byte in &frame(1, 253, b"")[..2] {
+        send(&theirs, &[*byte], &full);
+    }
+    let error = ProtocolError::HandlesUnclaimed { received: 506, claimed: 253 };
+    assert_eq!(offence(&mut ours), (0, error));
+}
+
+#[test]
+fn hostile_f26_claimed_descriptors_that_do_not_come() {
+    let (mut ours, theirs) = raw_peer();
+    send(&theirs, &frame(1, 2, b"first"), &handles(2));
+    send(&theirs, &frame(2, 3, b"second"), &handles(2));
+    assert_eq!(offence(&mut ours), (1, ProtocolError::HandlesMissing { claimed: 3, received: 2 }));
+}
+
+#[test]
+fn hostile_more_descriptors_than_this_side_allows() {
+    let (ours, theirs) = raw_peer();
+    let mut ours = ours.with_limits(Limits { handles_per_message_max: 1, ..Limits::default() });
+    send(&theirs, &frame(1, 1, b""), &handles(1));
+    send(&theirs, &frame(2, 2, b""), &handles(2));
+    assert_eq!(offence(&mut ours), (1, ProtocolError::TooManyHandles { handles: 2, max: 1 }));
+}
+
+#[test]
+fn hostile_f41_a_flood_waits_in_the_peer() {
+    let (mut ours, mut theirs) = raw_peer();
+    theirs.set_nonblocking(true).expect("a socket");
+    let flood = frame(1, 0, &[0; 1000]).repeat(64);
+    let fill = |theirs: &mut UnixStream| {
+        let mut bytes = 0;
+        loop {
+            match theirs.write(&flood[bytes % 1008..]) {
+                Ok(written) => bytes += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return bytes,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let in_the_socket = fill(&mut theirs);
+    recv(&mut ours);
+    // One read has made room; more is not read as long as messages of it are left.
+    let in_one_read = fill(&mut theirs);
+    assert!(0 < in_one_read && in_one_read <= in_the_socket);
+    for _ in 1..in_one_read.min(64 * 1024) / 1008 {
+        recv(&mut ours);
+    }
+    assert_eq!(fill(&mut theirs), 0, "nothing was read in between");
+}
+
+#[test]
+fn hostile_a_peer_that_never_reads_costs_what_the_limits_say() {
+    let (ours, _theirs) = raw_peer();
+    let limits = Limits { queued_bytes_max: 100_000, ..Limits::default() };
+    let mut ours = ours.with_limits(limits);
+    let mut taken = 0;
+    let refused = loop {
+        match ours.try_send(Message::new(1, [0; 1000])) {
+            Ok(()) => taken += 1008,
+            Err(TrySendError::Full(message)) => break message,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(taken < 10_000_000, "it must be full some time");
+    };
+    assert!(matches!(ours.send_deadline(refused, in_ms(10)), Err(SendError::TimedOut(Some(_)))));
+}
+
+#[test]
+fn hostile_f37_a_peer_that_never_finishes_a_message_blocks_nobody() {
+    let (mut ours, mut theirs) = raw_peer();
+    for byte in &frame(1, 0, b"so slow")[..14] {
+        theirs.write_all(&[*byte]).expect("room");
+        assert!(matches!(ours.try_recv(), Err(TryRecvError::Empty)));
+        assert!(ours.is_mid_message());
+    }
+    drop(theirs);
+    expect_closed(&mut ours);
+}
+
+#[test]
+fn hostile_a_channel_that_failed_can_still_send() {
+    // Which lets the other side be told why.
+    let (mut ours, theirs) = raw_peer();
+    send(&theirs, &[0; 8], &[]);
+    offence(&mut ours);
+    ours.try_send(Message::new(1, "protocol error")).expect("room");
+    let mut theirs = Channel::from_fd(theirs.into()).expect("a channel");
+    assert_eq!(recv(&mut theirs).payload, b"protocol error");
+}
+
+#[test]
+fn hostile_peer_that_closes_while_both_sides_send() {
+    for _ in 0..200 {
+        let (mut ours, theirs) = raw_peer();
+        let closer = thread::spawn(move || {
+            let _ = handle_passing::send(&theirs, &frame(1, 1, b"x"), &[handle().as_fd()]);
+            drop(theirs);
+        });
+        loop {
+            match ours.try_send(Message::new(1, [1; 100]).with_handle(handle())) {
+                Ok(()) => {}
+                Err(TrySendError::Closed(message)) => {
+                    assert_eq!(message.handles.len(), 1);
+                    break;
+                }
+                Err(TrySendError::Full(_)) => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        closer.join().expect("no panic");
+        assert_eq!(recv(&mut ours).handles.len(), 1);
+        expect_closed(&mut ours);
+    }
+}
