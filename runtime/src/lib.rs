@@ -1,1 +1,46 @@
-//! placeholder
+//! A thin, non-async master/worker runtime: one service as many processes, and nothing lost when
+//! one of them dies.
+//!
+//! ```no_run
+//! use std::io::Write;
+//! use runtime::{Cluster, Worker};
+//!
+//! fn main() -> Result<(), runtime::Error> {
+//!     Cluster::builder().workers(4).run(|worker: Worker| {
+//!         for connection in worker.listen("127.0.0.1:8080")?.incoming() {
+//!             writeln!(connection?, "hello from worker {}", worker.id())?;
+//!         }
+//!         std::io::Result::Ok(())
+//!     })
+//! }
+//! ```
+
+mod address;
+mod builder;
+mod clock;
+mod cluster;
+mod error;
+mod event;
+// Public for the fuzz targets and the simulator; no part of the stable interface.
+#[doc(hidden)]
+pub mod machine;
+mod mailbox;
+mod shell;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod sim;
+mod sys;
+mod worker;
+
+pub use address::{Address, ParseAddressError, Peer};
+pub use builder::Builder;
+pub use cluster::{Cluster, WorkerInfo};
+pub use error::Error;
+pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId};
+pub use machine::RestartPolicy;
+pub use worker::{Connection, Incoming, Listener, Worker};
+
+/// Compiles the examples of the workspace's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

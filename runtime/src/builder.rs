@@ -1,0 +1,301 @@
+//! A cluster's settings.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use scheduler::{Policy, RoundRobin, SmoothWeighted};
+
+use crate::cluster::{Cluster, Control, EventHook, Publisher};
+use crate::error::Error;
+use crate::event::Event;
+use crate::machine::{self, Machine, PolicyFactory, RestartPolicy, SLOTS_MAX};
+use crate::shell::{self, Master, Program};
+use crate::worker::{self, Worker};
+
+/// The most connections that one mailbox may be made for.
+const MAILBOX_CONNECTIONS_MAX: usize = 128;
+
+/// A cluster's settings, from [`Cluster::builder`].
+///
+/// Every setter replaces a default; nothing is checked or started before [`run`](Self::run) or
+/// [`spawn`](Self::spawn).
+pub struct Builder {
+    workers: Option<usize>,
+    weights: Option<Vec<u32>>,
+    policy: Option<PolicyFactory>,
+    restart: RestartPolicy,
+    start_timeout: Duration,
+    drain_timeout: Duration,
+    kill_timeout: Duration,
+    stall_timeout: Duration,
+    backlog: i32,
+    mailbox_connections: usize,
+    seed: Option<u64>,
+    program: Program,
+    signals: Option<bool>,
+    on_event: Option<EventHook>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Builder {
+        Builder {
+            workers: None,
+            weights: None,
+            policy: None,
+            restart: RestartPolicy::default(),
+            start_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            kill_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(1),
+            backlog: 4096,
+            mailbox_connections: 16,
+            seed: None,
+            program: Program { path: None, args: None, env: Vec::new() },
+            signals: None,
+            on_event: None,
+        }
+    }
+
+    /// The number of workers, 1 to 1024. Default: as many as this process may use processors.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Each worker's share of the connections, in slot order; also sets their number. Slots are
+    /// then picked by nginx's smooth weighted round-robin, unless [`policy`](Self::policy) is set.
+    pub fn weights(mut self, weights: impl Into<Vec<u32>>) -> Self {
+        self.weights = Some(weights.into());
+        self
+    }
+
+    /// What picks the slot for a connection; called once for every listener. Default: round-robin.
+    ///
+    /// ```
+    /// use runtime::Cluster;
+    /// use scheduler::SmoothWeighted;
+    ///
+    /// let builder = Cluster::builder().policy(|| Box::new(SmoothWeighted::new()));
+    /// ```
+    pub fn policy(mut self, policy: impl FnMut() -> Box<dyn Policy> + Send + 'static) -> Self {
+        self.policy = Some(Box::new(policy));
+        self
+    }
+
+    /// How workers that die are replaced.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = policy;
+        self
+    }
+
+    /// How long a worker may take to come online; then it is killed, which counts as a failure.
+    /// Default 30 s.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = timeout;
+        self
+    }
+
+    /// How long workers may finish what they have when the cluster stops, before SIGTERM. It is
+    /// also how long a worker goes on when the master is gone. Default 30 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// How long a worker has between SIGTERM and SIGKILL. Default 5 s.
+    pub fn kill_timeout(mut self, timeout: Duration) -> Self {
+        self.kill_timeout = timeout;
+        self
+    }
+
+    /// How long connections wait for a worker that takes none, before others get them. Default 1 s.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall_timeout = timeout;
+        self
+    }
+
+    /// How many connections the kernel queues for each listener before the master accepts them.
+    /// Default 4096; the system's limit holds too (`net.core.somaxconn`).
+    pub fn backlog(mut self, connections: i32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// About how many accepted connections wait for one worker, 1 to 128. Default 16.
+    ///
+    /// Few make a stalled or killed worker cheap, and leave a connection to the worker that is free
+    /// first; many keep a worker busy while the master is not.
+    pub fn mailbox_connections(mut self, connections: usize) -> Self {
+        self.mailbox_connections = connections;
+        self
+    }
+
+    /// Where chance (the jitter of restarts) comes from. Default: another for every cluster.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The program that workers run; it calls [`Worker::from_env`]. Default: this very program.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program.path = Some(path.into());
+        self
+    }
+
+    /// The arguments of the workers' program. Default: those of this process.
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.program.args = Some(args.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// A variable in the workers' environment, beyond those of this process.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.program.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Whether SIGTERM and SIGINT stop the cluster. Default: with [`run`](Self::run) they do, with
+    /// [`spawn`](Self::spawn) they are left to the host program.
+    pub fn handle_signals(mut self, handle: bool) -> Self {
+        self.signals = Some(handle);
+        self
+    }
+
+    /// Called with every event, on the master's thread: it must not block.
+    pub fn on_event(mut self, hook: impl FnMut(&Event) + Send + 'static) -> Self {
+        self.on_event = Some(Box::new(hook));
+        self
+    }
+
+    /// Runs this program as a cluster: in the process that was started by a user this is the
+    /// master, which starts this program again for every slot and returns when the cluster has
+    /// ended; in those processes it is `serve`, whose outcome it returns.
+    ///
+    /// Code before this call runs in the master and in every worker.
+    ///
+    /// # Errors
+    ///
+    /// In the master, when it can't start or every slot was given up; in a worker, when `serve`
+    /// fails, or its master does not answer.
+    ///
+    /// # Panics
+    ///
+    /// When a setting is out of its range.
+    pub fn run<F, E>(self, serve: F) -> Result<(), Error>
+    where
+        F: FnOnce(Worker) -> Result<(), E>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if let Some(worker) = Worker::from_env()? {
+            return serve(worker).map_err(|error| Error::serve(error.into()));
+        }
+        let (master, _) = self.into_master(true, false)?;
+        master.run()
+    }
+
+    /// Starts a cluster whose master is a thread of this process.
+    ///
+    /// Workers run [`program`](Self::program), by default this very program with the same
+    /// arguments: it must come to [`Worker::from_env`], or to [`run`](Self::run), before it comes
+    /// here again.
+    ///
+    /// The soft limit of open descriptors of this process is raised to the hard one, since the
+    /// system holds descriptors on their way to workers against it; workers inherit it.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is out of its range, or the operating system refuses what the master needs.
+    pub fn spawn(self) -> Result<Cluster, Error> {
+        let (master, mut handle) = self.into_master(false, true)?;
+        let thread = thread::Builder::new()
+            .name("cluster-master".to_owned())
+            .spawn(move || master.run())
+            .map_err(|error| Error::io("start the master's thread", error))?;
+        let events = handle.events.take().unwrap_or_else(crossbeam_channel::never);
+        Ok(Cluster::new(handle.control, events, thread))
+    }
+
+    fn into_master(self, signals: bool, with_events: bool) -> Result<(Master, Handle), Error> {
+        worker::refuse_to_be_master()?;
+        let config = self.machine_config()?;
+        let shell_config = shell::Config {
+            program: self.program,
+            slots: config.weights.len(),
+            backlog: self.backlog,
+            mailbox_connections: self.mailbox_connections,
+            handle_signals: self.signals.unwrap_or(signals),
+        };
+        let uneven = config.weights.windows(2).any(|pair| pair[0] != pair[1]);
+        let policy = self.policy.unwrap_or_else(|| {
+            if uneven {
+                Box::new(|| Box::new(SmoothWeighted::new()))
+            } else {
+                Box::new(|| Box::new(RoundRobin::new()))
+            }
+        });
+        let machine = Machine::new(config, policy);
+        let control = Arc::new(Control::default());
+        let (publisher, events) = Publisher::new(Arc::clone(&control), self.on_event, with_events);
+        let master = Master::new(shell_config, machine, Arc::clone(&control), publisher)
+            .map_err(|error| Error::io("prepare the master", error))?;
+        Ok((master, Handle { control, events }))
+    }
+
+    fn machine_config(&self) -> Result<machine::Config, Error> {
+        let weights = match (&self.weights, self.workers) {
+            (Some(weights), Some(workers)) if weights.len() != workers => {
+                let text = format!("{} weights for {workers} workers", weights.len());
+                return Err(Error::invalid(text));
+            }
+            (Some(weights), _) => weights.clone(),
+            (None, Some(workers)) => vec![1; workers],
+            (None, None) => vec![1; thread::available_parallelism().map_or(1, usize::from)],
+        };
+        if !(1..=SLOTS_MAX).contains(&weights.len()) {
+            let text = format!("{} workers; there may be 1 to {SLOTS_MAX}", weights.len());
+            return Err(Error::invalid(text));
+        }
+        if weights.iter().all(|weight| *weight == 0) {
+            return Err(Error::invalid("every weight is 0, so no worker would get a connection"));
+        }
+        if !(1..=MAILBOX_CONNECTIONS_MAX).contains(&self.mailbox_connections) {
+            let given = self.mailbox_connections;
+            let text = format!(
+                "a mailbox of {given} connections; 1 to {MAILBOX_CONNECTIONS_MAX} are fine"
+            );
+            return Err(Error::invalid(text));
+        }
+        Ok(machine::Config {
+            weights,
+            restart: self.restart,
+            start_timeout: self.start_timeout,
+            drain_timeout: self.drain_timeout,
+            kill_timeout: self.kill_timeout,
+            stall_timeout: self.stall_timeout,
+            // The hasher's keys are the standard library's only source of chance.
+            seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
+        })
+    }
+}
+
+/// What reaches a master from outside.
+struct Handle {
+    control: Arc<Control>,
+    events: Option<crossbeam_channel::Receiver<Event>>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("workers", &self.workers)
+            .field("weights", &self.weights)
+            .field("restart", &self.restart)
+            .field("program", &self.program)
+            .finish_non_exhaustive()
+    }
+}

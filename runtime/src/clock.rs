@@ -1,0 +1,29 @@
+//! The only place of this crate that reads the clock.
+
+use std::time::{Duration, Instant};
+
+use crate::machine::Time;
+
+/// The monotonic time since the master started.
+#[derive(Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.0.elapsed()
+    }
+
+    /// How long it is until `time`.
+    pub(crate) fn until(&self, time: Time) -> Duration {
+        time.saturating_sub(self.now())
+    }
+}
+
+/// The moment at which `timeout` is over.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout
+}

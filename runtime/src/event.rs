@@ -1,0 +1,289 @@
+//! What happens in a cluster, as its users see it: workers, their exits, events.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::address::Address;
+
+/// A worker: the process that sits in a slot, told from its predecessors by a generation.
+///
+/// Slots are numbered from 0 and live as long as the cluster; the generation counts the processes
+/// that a slot has had, from 1. Shown as `slot.generation`, for example `2.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId {
+    /// The slot, from 0.
+    pub slot: usize,
+    /// The how-manieth process of this slot it is, from 1.
+    pub generation: u32,
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+impl std::str::FromStr for WorkerId {
+    type Err = ParseWorkerIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseWorkerIdError> {
+        let (slot, generation) = text.split_once('.').ok_or(ParseWorkerIdError)?;
+        Ok(WorkerId {
+            slot: slot.parse().map_err(|_| ParseWorkerIdError)?,
+            generation: generation.parse().map_err(|_| ParseWorkerIdError)?,
+        })
+    }
+}
+
+/// A text that is not a worker's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseWorkerIdError;
+
+impl fmt::Display for ParseWorkerIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a worker id; expected SLOT.GENERATION, for example 2.1")
+    }
+}
+
+impl std::error::Error for ParseWorkerIdError {}
+
+/// How a worker's process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core_dumped: bool,
+    },
+    /// Somebody else collected the status first, for example a host program that waits for any
+    /// child.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exited with code {code}"),
+            Exit::Signal { signal, core_dumped: false } => write!(f, "killed by signal {signal}"),
+            Exit::Signal { signal, core_dumped: true } => {
+                write!(f, "killed by signal {signal} (core dumped)")
+            }
+            Exit::Unknown => f.write_str("ended; its status was collected by somebody else"),
+        }
+    }
+}
+
+/// Something that happened in the cluster.
+///
+/// For one worker the order is `Spawned`, `Online`, `Listening` (one per listener), `Exited`; each
+/// once, and `Exited` only after everything that the worker had sent was handled. `Display` gives a
+/// line for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A worker's process was started.
+    Spawned {
+        /// The new worker.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A worker's process could not be started; the slot tries again or fails.
+    SpawnFailed {
+        /// The worker that did not come to be.
+        worker: WorkerId,
+        /// The operating system's error.
+        error: String,
+    },
+    /// A worker answered for the first time.
+    Online {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A worker listens: connections to this address may now be given to it.
+    Listening {
+        /// The worker.
+        worker: WorkerId,
+        /// The address, with the real port.
+        address: Address,
+    },
+    /// A worker asked for an address that could not be listened on.
+    ListenFailed {
+        /// The worker.
+        worker: WorkerId,
+        /// The operating system's error, with the address.
+        error: String,
+    },
+    /// A worker broke the protocol, or was not online in time, and is killed.
+    Killed {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        reason: KillReason,
+    },
+    /// A worker's process ended.
+    Exited {
+        /// The worker.
+        worker: WorkerId,
+        /// How it ended.
+        exit: Exit,
+        /// How long it had run.
+        uptime: Duration,
+        /// Whether it ended because it was asked to.
+        asked: bool,
+    },
+    /// A slot will get a new worker after a delay.
+    Restarting {
+        /// The slot.
+        slot: usize,
+        /// The time until then.
+        delay: Duration,
+        /// Failures in a row, 0 when the last worker had run well.
+        failures: u32,
+    },
+    /// A slot is given up: its workers failed too often in a row. The other slots go on.
+    SlotFailed {
+        /// The slot.
+        slot: usize,
+        /// Failures in a row.
+        failures: u32,
+    },
+    /// A worker took no connection for `stall_timeout` although some waited: they are given to
+    /// others, and it gets no new ones of this listener. That ends when it takes again
+    /// ([`Resumed`](Event::Resumed)), closes the listener, or dies.
+    Stalled {
+        /// The worker.
+        worker: WorkerId,
+        /// The listener's address.
+        address: Address,
+        /// How many waited.
+        waiting: u32,
+    },
+    /// A stalled worker takes connections again.
+    Resumed {
+        /// The worker.
+        worker: WorkerId,
+        /// The listener's address.
+        address: Address,
+    },
+    /// Connections that had waited for a dead or stalled worker were given to others.
+    TakenBack {
+        /// The slot whose mailbox they were in.
+        slot: usize,
+        /// How many.
+        connections: u32,
+    },
+    /// The process has no descriptors left: clients were accepted and closed at once.
+    Shed {
+        /// The address they came to.
+        address: Address,
+        /// How many since the last such event.
+        connections: u64,
+    },
+    /// The cluster stops: no new connections, workers finish what they have.
+    Stopping,
+    /// The last worker is gone.
+    Stopped {
+        /// Connections that were accepted and that no worker took before the end.
+        abandoned: u64,
+    },
+    /// The reader of events was too slow; this many before this one are missing.
+    Lost {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// Why the master killed a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillReason {
+    /// It did not say that it is online within `start_timeout`.
+    NotOnline,
+    /// It sent what no worker may send.
+    Protocol,
+    /// It closed its channel and went on running.
+    ChannelClosed,
+    /// It was asked to stop, and again by SIGTERM, and still ran at the end of `kill_timeout`.
+    NotStopped,
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KillReason::NotOnline => "it was not online in time",
+            KillReason::Protocol => "it broke the protocol",
+            KillReason::ChannelClosed => "it closed its channel and went on running",
+            KillReason::NotStopped => "it did not stop in time",
+        })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Spawned { worker, pid } => write!(f, "worker {worker} started, pid {pid}"),
+            Event::SpawnFailed { worker, error } => {
+                write!(f, "worker {worker} could not be started: {error}")
+            }
+            Event::Online { worker } => write!(f, "worker {worker} online"),
+            Event::Listening { worker, address } => {
+                write!(f, "worker {worker} listening on {address}")
+            }
+            Event::ListenFailed { worker, error } => {
+                write!(f, "worker {worker} can't listen: {error}")
+            }
+            Event::Killed { worker, reason } => write!(f, "worker {worker} killed: {reason}"),
+            Event::Exited { worker, exit, uptime, asked } => {
+                let asked = if *asked { ", as asked" } else { "" };
+                write!(f, "worker {worker} {exit} after {:.1} s{asked}", uptime.as_secs_f64())
+            }
+            Event::Restarting { slot, delay, failures } => write!(
+                f,
+                "slot {slot} gets a new worker in {} ms (failures in a row: {failures})",
+                delay.as_millis()
+            ),
+            Event::SlotFailed { slot, failures } => {
+                write!(f, "slot {slot} is given up after {failures} failures in a row")
+            }
+            Event::Stalled { worker, address, waiting } => {
+                write!(f, "worker {worker} stalled: {waiting} connections to {address} waited")
+            }
+            Event::Resumed { worker, address } => {
+                write!(f, "worker {worker} takes connections to {address} again")
+            }
+            Event::TakenBack { slot, connections } => {
+                write!(f, "slot {slot}: {connections} waiting connections given to others")
+            }
+            Event::Shed { address, connections } => write!(
+                f,
+                "{address}: no descriptors left, {connections} clients closed; raise RLIMIT_NOFILE"
+            ),
+            Event::Stopping => f.write_str("stopping"),
+            Event::Stopped { abandoned: 0 } => f.write_str("stopped"),
+            Event::Stopped { abandoned } => {
+                write!(f, "stopped; {abandoned} accepted connections were not served")
+            }
+            Event::Lost { events } => write!(f, "{events} events were lost: read them faster"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_ids_read_back_what_they_show() {
+        let worker = WorkerId { slot: 3, generation: 17 };
+        assert_eq!(worker.to_string(), "3.17");
+        assert_eq!("3.17".parse(), Ok(worker));
+        for bad in ["", "3", "3.", ".1", "a.1", "3.1.2", "-1.1"] {
+            assert_eq!(bad.parse::<WorkerId>(), Err(ParseWorkerIdError), "{bad:?}");
+        }
+    }
+}

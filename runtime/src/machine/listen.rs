@@ -1,0 +1,137 @@
+//! What workers listen on: one listener for each address, shared by all that ask for it.
+
+use super::dispatch::{Dispatch, Phase};
+use super::slot::{Life, Stimulus};
+use super::{LISTENERS_MAX, ListenerId, Machine, Output, Stage, Time, ToWorker};
+use crate::address::Address;
+use crate::event::{Event, WorkerId};
+use crate::sys::{EADDRINUSE, EMFILE, ESHUTDOWN};
+
+impl<C> Machine<C> {
+    pub(super) fn listen(
+        &mut self,
+        now: Time,
+        worker: WorkerId,
+        request: u32,
+        index: u16,
+        address: Address,
+    ) {
+        if self.stage != Stage::Running {
+            return self.refuse(worker, request, ESHUTDOWN);
+        }
+        let key = (address.clone(), index);
+        // By the address that was asked for, or by the real one of a listener on port 0.
+        let open = || self.listeners.iter().find(|(_, other)| other.is_open_at(&address));
+        let known = self.keys.get(&key).copied().or_else(|| open().map(|(listener, _)| *listener));
+        if let Some(listener) = known {
+            return self.join(now, worker, request, listener);
+        }
+        if self.keys.len() >= LISTENERS_MAX {
+            return self.refuse(worker, request, EMFILE);
+        }
+        let listener = ListenerId(self.next_listener);
+        self.next_listener += 1;
+        let mut dispatch = Dispatch::new(
+            listener,
+            address.clone(),
+            (self.policy)(),
+            &self.config.weights,
+            self.config.stall_timeout,
+        );
+        dispatch.phase = Phase::Opening { requests: vec![(worker, request)] };
+        self.keys.insert(key, listener);
+        self.listeners.insert(listener, dispatch);
+        self.output.push_back(Output::OpenListener { listener, address });
+    }
+
+    /// A worker wants a listener that another one has asked for already.
+    fn join(&mut self, now: Time, worker: WorkerId, request: u32, listener: ListenerId) {
+        let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
+        if dispatch.is_read_by(worker) {
+            return self.refuse(worker, request, EADDRINUSE);
+        }
+        match &mut dispatch.phase {
+            Phase::Opening { requests } if requests.iter().any(|(other, _)| *other == worker) => {
+                self.refuse(worker, request, EADDRINUSE);
+            }
+            Phase::Opening { requests } => requests.push((worker, request)),
+            Phase::Open => self.attach(now, worker, request, listener),
+            Phase::Last | Phase::Closed | Phase::Abandoned => {
+                self.refuse(worker, request, ESHUTDOWN)
+            }
+        }
+    }
+
+    fn attach(&mut self, now: Time, worker: WorkerId, request: u32, listener: ListenerId) {
+        let Some(slot) = self.live(worker).filter(|slot| slot.life.is_heard()) else { return };
+        if slot.life == Life::Draining {
+            return self.refuse(worker, request, ESHUTDOWN);
+        }
+        slot.apply(Stimulus::Attach, None);
+        let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
+        let address = dispatch.address.clone();
+        let result = Ok((listener.0, address.clone()));
+        let message = ToWorker::Listening { request, result };
+        self.output.push_back(Output::Tell { worker, message });
+        self.output.push_back(Output::Event(Event::Listening { worker, address }));
+        dispatch.attach(now, worker, &mut self.output);
+        self.worked = true;
+    }
+
+    fn refuse(&mut self, worker: WorkerId, request: u32, errno: i32) {
+        if self.live(worker).is_none() {
+            return;
+        }
+        let message = ToWorker::Listening { request, result: Err(errno) };
+        self.output.push_back(Output::Tell { worker, message });
+    }
+
+    pub(super) fn listener_opened(&mut self, now: Time, listener: ListenerId, address: Address) {
+        let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
+        match &mut dispatch.phase {
+            Phase::Opening { requests } => {
+                let requests = std::mem::take(requests);
+                dispatch.phase = Phase::Open;
+                dispatch.address = address;
+                for (worker, request) in requests {
+                    self.attach(now, worker, request, listener);
+                }
+            }
+            // The cluster began to stop meanwhile.
+            Phase::Closed | Phase::Abandoned => {
+                self.output.push_back(Output::CloseListener { listener });
+            }
+            Phase::Open | Phase::Last => {}
+        }
+    }
+
+    pub(super) fn listener_failed(&mut self, listener: ListenerId, errno: i32, error: &str) {
+        let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
+        let Phase::Opening { requests } = &mut dispatch.phase else { return };
+        let requests = std::mem::take(requests);
+        dispatch.abandon(&mut self.output);
+        // The key is free again: another worker, or the same one, may try later.
+        self.listeners.remove(&listener);
+        self.keys.retain(|_, id| *id != listener);
+        for (worker, request) in requests {
+            if self.live(worker).is_some() {
+                let error = error.to_owned();
+                self.output.push_back(Output::Event(Event::ListenFailed { worker, error }));
+                self.refuse(worker, request, errno);
+            }
+        }
+    }
+
+    pub(super) fn close_listener(&mut self, listener: ListenerId) {
+        let Some((dispatch, out)) = self.dispatch(listener) else { return };
+        for (worker, request) in dispatch.close(out) {
+            self.refuse(worker, request, ESHUTDOWN);
+        }
+    }
+
+    pub(super) fn close_listeners(&mut self) {
+        for listener in self.listeners.keys().copied().collect::<Vec<_>>() {
+            self.close_listener(listener);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Connections on their way: from a listener's backlog through the master into a mailbox.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use handle_passing::SendError;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::listener::{Accept, Listener};
+use super::{Master, Subject};
+use crate::address::Address;
+use crate::machine::{Input, ListenerId, MailboxId, Refusal};
+use crate::mailbox::{Accepted, Mailbox, Taken, Taker};
+
+/// How many connections are accepted on one listener before other events get their turn.
+const ACCEPT_BATCH_MAX: usize = 64;
+
+/// How many connections are accepted at most from a backlog when the cluster stops.
+const ACCEPT_LAST_MAX: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Listening {
+    listener: Listener,
+    /// Set while it accepts; it is out of the poll otherwise, since a backlog that fills would
+    /// wake us for nothing.
+    token: Option<Token>,
+    /// Whether the backlog may hold something, as far as edge-triggered events tell.
+    pub(super) ready: bool,
+    /// How many more may be accepted, once the cluster stops.
+    last: Option<usize>,
+}
+
+impl Listening {
+    pub(super) fn is_due(&self) -> bool {
+        self.ready && self.token.is_some()
+    }
+}
+
+impl Master {
+    pub(super) fn open(&mut self, listener: ListenerId, address: &Address) -> Input<Accepted> {
+        match self.try_open(listener, address) {
+            Ok(address) => Input::ListenerOpened { listener, address },
+            Err(error) => {
+                self.mailboxes.retain(|mailbox, _| mailbox.listener != listener);
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                Input::ListenerFailed { listener, errno, error: format!("{address}: {error}") }
+            }
+        }
+    }
+
+    fn try_open(&mut self, id: ListenerId, address: &Address) -> io::Result<Address> {
+        let (listener, address) = Listener::open(address, self.config.backlog)?;
+        for slot in 0..self.config.slots {
+            let mailbox = Mailbox::new(self.config.mailbox_connections)?;
+            self.mailboxes.insert(MailboxId { listener: id, slot }, mailbox);
+        }
+        let listening = Listening { listener, token: None, ready: false, last: None };
+        self.listeners.insert(id, listening);
+        Ok(address)
+    }
+
+    pub(super) fn set_accepting(&mut self, id: ListenerId, on: bool) {
+        let token = if on { Some(self.token(Subject::Listener(id))) } else { None };
+        let Some(listening) = self.listeners.get_mut(&id) else { return };
+        if let Some(old) = listening.token.take() {
+            let _ = listening.listener.deregister(self.poll.registry());
+            self.subjects.remove(&old);
+        }
+        if let Some(token) = token {
+            listening.token = Some(token);
+            // Should this fail for lack of memory, the next turn accepts all the same.
+            listening.ready = true;
+            if let Err(error) = listening.listener.register(self.poll.registry(), token) {
+                tracing::error!(%error, "can't watch a listener");
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, id: ListenerId) {
+        self.set_accepting(id, false);
+        self.listeners.remove(&id);
+    }
+
+    /// From now on, the machine is told when the backlog of this listener is empty.
+    pub(super) fn accept_last(&mut self, id: ListenerId) {
+        if let Some(listening) = self.listeners.get_mut(&id) {
+            listening.last = Some(ACCEPT_LAST_MAX);
+            listening.ready = true;
+        }
+    }
+
+    /// Accepts on every listener that may have something, each up to its batch.
+    pub(super) fn accept(&mut self) {
+        let due: Vec<ListenerId> =
+            self.listeners.iter().filter(|(_, l)| l.is_due()).map(|(id, _)| *id).collect();
+        for listener in due {
+            let mut shed = 0;
+            for _ in 0..ACCEPT_BATCH_MAX {
+                let Some(listening) = self.listeners.get_mut(&listener) else { break };
+                if !listening.is_due() {
+                    break;
+                }
+                if listening.last == Some(0) {
+                    self.handle(Input::ListenerDry { listener });
+                    break;
+                }
+                match listening.listener.accept() {
+                    Accept::Connection(connection) => {
+                        listening.last = listening.last.map(|left| left - 1);
+                        let key = connection.peer.key();
+                        self.handle(Input::Accepted { listener, connection, key });
+                    }
+                    Accept::Empty => {
+                        listening.ready = false;
+                        if listening.last.is_some() {
+                            self.handle(Input::ListenerDry { listener });
+                        }
+                        break;
+                    }
+                    Accept::Shed => shed += 1,
+                    Accept::Exhausted(error) => {
+                        tracing::error!(%error, "can't accept");
+                        self.handle(Input::Exhausted { listener });
+                        break;
+                    }
+                }
+            }
+            if shed > 0 {
+                self.handle(Input::Shed { listener, connections: shed });
+            }
+        }
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        id: MailboxId,
+        connection: Accepted,
+        key: u64,
+    ) -> Input<Accepted> {
+        let Some(mailbox) = self.mailboxes.get(&id) else {
+            // Only a listener that was never opened has no mailboxes.
+            return Input::Refused { mailbox: id, connection, key, refusal: Refusal::Busy };
+        };
+        let refusal = match mailbox.put(&connection) {
+            Ok(()) => return Input::Delivered { mailbox: id },
+            Err(SendError::WouldBlock) => Refusal::Full,
+            Err(SendError::TooManyInFlight) => Refusal::Busy,
+            Err(error) => {
+                tracing::error!(%error, slot = id.slot, "a mailbox is broken; it gets a new one");
+                self.mend(id);
+                Refusal::Busy
+            }
+        };
+        Input::Refused { mailbox: id, connection, key, refusal }
+    }
+
+    /// Replaces a mailbox that its worker has broken, with what waits in it, and the worker too.
+    ///
+    /// A worker can do that because both duplicates of the receiving end are one socket, which any
+    /// holder may shut down.
+    fn mend(&mut self, id: MailboxId) {
+        let Ok(new) = Mailbox::new(self.config.mailbox_connections) else { return };
+        if let Some(old) = self.mailboxes.get(&id) {
+            let mut taker = Taker::default();
+            while let Ok(Taken::Connection(connection)) = taker.take(old.receiver()) {
+                if let Err(error) = new.put(&connection) {
+                    tracing::error!(%error, "a waiting connection is lost");
+                }
+            }
+        }
+        self.unwatch_room(id);
+        self.mailboxes.insert(id, new);
+        let worker = self.workers.keys().find(|worker| worker.slot == id.slot).copied();
+        if let Some(worker) = worker {
+            self.machine.handle(self.clock.now(), Input::Violation { worker });
+        }
+        self.machine.handle(self.clock.now(), Input::Room { mailbox: id });
+    }
+
+    pub(super) fn probe(&self, id: MailboxId) -> Option<Input<Accepted>> {
+        self.mailboxes.get(&id)?.probe().ok().map(|()| Input::Delivered { mailbox: id })
+    }
+
+    pub(super) fn count(&self, id: MailboxId) -> Option<Input<Accepted>> {
+        let waiting = self.mailboxes.get(&id)?.waiting();
+        let waiting = waiting.inspect_err(|error| tracing::error!(%error, "mailbox"));
+        Some(Input::Counted { mailbox: id, waiting: waiting.unwrap_or(0) })
+    }
+
+    pub(super) fn take_back(&mut self, id: MailboxId) -> Input<Accepted> {
+        let Some(mailbox) = self.mailboxes.get(&id) else { return Input::Emptied { mailbox: id } };
+        match Taker::default().take(mailbox.receiver()) {
+            Ok(Taken::Connection(connection)) => {
+                let key = connection.peer.key();
+                Input::TakenBack { mailbox: id, connection, key }
+            }
+            Ok(Taken::Empty | Taken::Closed) => Input::Emptied { mailbox: id },
+            Err(error) => {
+                tracing::error!(%error, slot = id.slot, "can't take back from a mailbox");
+                Input::TakeBackFailed { mailbox: id }
+            }
+        }
+    }
+
+    pub(super) fn watch_room(&mut self, id: MailboxId) -> Option<Input<Accepted>> {
+        let token = self.token(Subject::Room(id));
+        let sender = self.mailboxes.get(&id)?.sender().as_raw_fd();
+        let registry = self.poll.registry();
+        match registry.register(&mut SourceFd(&sender), token, Interest::WRITABLE) {
+            Ok(()) => {
+                self.room_tokens.insert(id, token);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "can't watch a mailbox");
+                self.subjects.remove(&token);
+                Some(Input::Room { mailbox: id })
+            }
+        }
+    }
+
+    pub(super) fn room(&mut self, id: MailboxId) {
+        self.unwatch_room(id);
+        self.handle(Input::Room { mailbox: id });
+    }
+
+    fn unwatch_room(&mut self, id: MailboxId) {
+        if let Some(token) = self.room_tokens.remove(&id) {
+            self.subjects.remove(&token);
+            if let Some(mailbox) = self.mailboxes.get(&id) {
+                let sender = mailbox.sender().as_raw_fd();
+                let _ = self.poll.registry().deregister(&mut SourceFd(&sender));
+            }
+        }
+    }
+}

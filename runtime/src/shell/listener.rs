@@ -1,0 +1,190 @@
+//! A listening socket of the master's.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::address::{Address, Peer};
+use crate::mailbox::Accepted;
+use crate::sys::{AcceptFailure, accept_failure};
+
+/// What came of accepting.
+#[derive(Debug)]
+pub(super) enum Accept {
+    Connection(Accepted),
+    /// The backlog is empty.
+    Empty,
+    /// A client was accepted and closed, for lack of descriptors.
+    Shed,
+    /// Nothing can be accepted for a while.
+    Exhausted(io::Error),
+}
+
+/// A listening socket, and a descriptor kept in reserve for when there are no others.
+///
+/// Without the reserve a process that is out of descriptors can't even refuse: the client stays in
+/// the backlog, the socket stays readable, and the loop spins (libev's `ev(3)`, "The special
+/// problem of accept()ing when you can't", describes the remedy).
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: ListenerSocket,
+    reserve: Option<File>,
+}
+
+#[derive(Debug)]
+enum ListenerSocket {
+    Tcp(TcpListener),
+    Unix { socket: UnixListener, _file: SocketFile },
+}
+
+impl Listener {
+    /// Listens on `address`; says the real one.
+    pub(super) fn open(address: &Address, backlog: i32) -> io::Result<(Listener, Address)> {
+        let reserve = Some(open_reserve()?);
+        match address {
+            Address::Tcp(address) => {
+                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+                // A restarted service must not wait for its old connections' TIME_WAIT.
+                socket.set_reuse_address(true)?;
+                socket.bind(&SockAddr::from(*address))?;
+                socket.listen(backlog)?;
+                socket.set_nonblocking(true)?;
+                let socket = TcpListener::from_std(socket.into());
+                let address = socket.local_addr()?.into();
+                Ok((Listener { socket: ListenerSocket::Tcp(socket), reserve }, address))
+            }
+            Address::Unix(path) => {
+                let (socket, file) = bind_path(path)?;
+                socket.listen(backlog)?;
+                socket.set_nonblocking(true)?;
+                let socket = UnixListener::from_std(socket.into());
+                let socket = ListenerSocket::Unix { socket, _file: file };
+                Ok((Listener { socket, reserve }, address.clone()))
+            }
+        }
+    }
+
+    /// Accepts a connection.
+    pub(super) fn accept(&mut self) -> Accept {
+        if self.reserve.is_none() {
+            match open_reserve() {
+                Ok(reserve) => self.reserve = Some(reserve),
+                Err(error) => return Accept::Exhausted(error),
+            }
+        }
+        loop {
+            let error = match self.accept_once() {
+                Ok(connection) => return Accept::Connection(connection),
+                Err(error) => error,
+            };
+            match accept_failure(&error) {
+                AcceptFailure::Empty => return Accept::Empty,
+                AcceptFailure::Retry => tracing::debug!(%error, "accept: connection lost"),
+                AcceptFailure::Pause => return Accept::Exhausted(error),
+                AcceptFailure::NoDescriptor => return self.shed(error),
+            }
+        }
+    }
+
+    /// Closes one client with the help of the reserve.
+    fn shed(&mut self, cause: io::Error) -> Accept {
+        drop(self.reserve.take());
+        let shed = self.accept_once();
+        let outcome = match shed {
+            Ok(_) => Accept::Shed,
+            Err(error) if accept_failure(&error) == AcceptFailure::Empty => Accept::Empty,
+            Err(_) => Accept::Exhausted(cause),
+        };
+        self.reserve = open_reserve().ok();
+        outcome
+    }
+
+    fn accept_once(&self) -> io::Result<Accepted> {
+        match &self.socket {
+            ListenerSocket::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                Ok(Accepted { socket: stream.into(), peer: Peer::Tcp(peer) })
+            }
+            ListenerSocket::Unix { socket, .. } => {
+                let (stream, _) = socket.accept()?;
+                Ok(Accepted { socket: stream.into(), peer: Peer::Unix })
+            }
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match &mut self.socket {
+            ListenerSocket::Tcp(socket) => socket,
+            ListenerSocket::Unix { socket, .. } => socket,
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.source().register(registry, token, Interest::READABLE)
+    }
+
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+}
+
+/// The file of a Unix-domain socket; removed on drop if it is still ours.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if file_id(&self.path).is_ok_and(|id| id == self.id) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds a socket to `path`. A file that a dead process left there is replaced; a socket that
+/// somebody listens on is not.
+fn bind_path(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    let bind = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        io::Result::Ok(socket)
+    };
+    let socket = match bind() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+            fs::remove_file(path)?;
+            bind()?
+        }
+        other => other?,
+    };
+    Ok((socket, SocketFile { path: path.to_owned(), id: file_id(path)? }))
+}
+
+/// Whether `path` is a socket that nobody listens on. Never blocks, not even where somebody listens
+/// and accepts nothing.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && connect().is_err_and(refused)
+}
+
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn open_reserve() -> io::Result<File> {
+    File::open("/dev/null")
+}

@@ -1,0 +1,276 @@
+//! The master's hands: a mio loop that turns readiness into inputs of the machine, and executes its
+//! outputs. It decides nothing.
+
+mod connections;
+mod listener;
+mod program;
+mod signals;
+mod workers;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+pub(crate) use self::program::Program;
+
+use self::connections::Listening;
+use self::signals::Signals;
+use self::workers::Seated;
+use crate::clock::Clock;
+use crate::cluster::{Control, Publisher};
+use crate::error::Error;
+use crate::event::{Event, WorkerId};
+use crate::machine::{Input, ListenerId, Machine, MailboxId, Output};
+use crate::mailbox::{Accepted, Mailbox};
+use crate::sys;
+
+/// How long to wait before a channel that was throttled tries again.
+const THROTTLE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How many messages of one worker are handled before others get their turn.
+const MESSAGE_BATCH_MAX: usize = 64;
+
+/// What the shell needs to know beyond the machine.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) program: Program,
+    pub(crate) slots: usize,
+    pub(crate) backlog: i32,
+    pub(crate) mailbox_connections: usize,
+    pub(crate) handle_signals: bool,
+}
+
+/// What an event of the poll is about. Tokens are never used twice, so an event that comes too late
+/// finds nothing.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    Signals,
+    Commands,
+    Process(WorkerId),
+    Channel(WorkerId),
+    Listener(ListenerId),
+    Room(MailboxId),
+}
+
+/// The master: the machine and everything that it commands.
+pub(crate) struct Master {
+    config: Config,
+    machine: Machine<Accepted>,
+    clock: Clock,
+    poll: Poll,
+    next_token: usize,
+    subjects: HashMap<Token, Subject>,
+    signals: Option<Signals>,
+    control: Arc<Control>,
+    publisher: Publisher,
+    workers: BTreeMap<WorkerId, Seated>,
+    listeners: BTreeMap<ListenerId, Listening>,
+    mailboxes: BTreeMap<MailboxId, Mailbox>,
+    room_tokens: BTreeMap<MailboxId, Token>,
+    /// Channels that had more to say than their turn allowed.
+    unheard: VecDeque<WorkerId>,
+    /// Channels that could not send for the number of descriptors in flight: no event tells when
+    /// they can again.
+    throttled: Vec<WorkerId>,
+    finished: Option<bool>,
+}
+
+impl Master {
+    /// Prepares a master, which `control` reaches from now on.
+    pub(crate) fn new(
+        config: Config,
+        machine: Machine<Accepted>,
+        control: Arc<Control>,
+        publisher: Publisher,
+    ) -> io::Result<Master> {
+        let poll = Poll::new()?;
+        let mut master = Master {
+            config,
+            machine,
+            clock: Clock::start(),
+            poll,
+            next_token: 0,
+            subjects: HashMap::new(),
+            signals: None,
+            control,
+            publisher,
+            workers: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            mailboxes: BTreeMap::new(),
+            room_tokens: BTreeMap::new(),
+            unheard: VecDeque::new(),
+            throttled: Vec::new(),
+            finished: None,
+        };
+        let token = master.token(Subject::Commands);
+        let waker = mio::Waker::new(master.poll.registry(), token)?;
+        master.control.set_waker(waker);
+        if master.config.handle_signals {
+            let mut signals = Signals::install()?;
+            let token = master.token(Subject::Signals);
+            let interest = Interest::READABLE;
+            master.poll.registry().register(signals.source(), token, interest)?;
+            master.signals = Some(signals);
+        }
+        Ok(master)
+    }
+
+    /// Runs until the machine says that everything is over.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        match sys::raise_descriptor_limit() {
+            Ok(limit) => tracing::debug!(limit, "open descriptors"),
+            Err(error) => tracing::warn!(%error, "the limit of open descriptors stays as it is"),
+        }
+        let mut events = Events::with_capacity(256);
+        self.handle(Input::Start);
+        while self.finished.is_none() {
+            self.turn(&mut events)?;
+        }
+        match self.finished {
+            Some(true) => Err(Error::all_slots_failed()),
+            Some(false) | None => Ok(()),
+        }
+    }
+
+    /// One turn: wait, then control first, connections after, time last.
+    fn turn(&mut self, events: &mut Events) -> Result<(), Error> {
+        let busy = !self.unheard.is_empty() || self.listeners.values().any(Listening::is_due);
+        let until_timeout = self.machine.next_timeout().map(|time| self.clock.until(time));
+        let until_retry = (!self.throttled.is_empty()).then_some(THROTTLE_PAUSE);
+        let timeout = match busy {
+            true => Some(Duration::ZERO),
+            false => until_timeout.into_iter().chain(until_retry).min(),
+        };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(Error::io("wait for events", error));
+            }
+            _ => {}
+        }
+        let mut ended = Vec::new();
+        let mut heard: VecDeque<WorkerId> = std::mem::take(&mut self.unheard);
+        for event in events.iter() {
+            match self.subjects.get(&event.token()).copied() {
+                Some(Subject::Process(worker)) => ended.push(worker),
+                Some(Subject::Channel(worker)) => heard.push_back(worker),
+                Some(Subject::Listener(listener)) => {
+                    if let Some(listening) = self.listeners.get_mut(&listener) {
+                        listening.ready = true;
+                    }
+                }
+                Some(Subject::Room(mailbox)) => self.room(mailbox),
+                Some(Subject::Signals) => self.take_signals(),
+                Some(Subject::Commands) => self.take_commands(),
+                None => {}
+            }
+        }
+        self.flush_throttled();
+        for worker in heard {
+            self.hear(worker, MESSAGE_BATCH_MAX);
+        }
+        for worker in ended {
+            self.reap(worker);
+        }
+        self.accept();
+        // Last, so that what had come in time is not too late because we were suspended.
+        let now = self.clock.now();
+        self.machine.handle_timeout(now);
+        self.drain();
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input<Accepted>) {
+        self.machine.handle(self.clock.now(), input);
+        self.drain();
+    }
+
+    /// Executes outputs, and hands back their outcomes, until there are none.
+    fn drain(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
+            if let Some(input) = self.execute(output) {
+                self.machine.handle(self.clock.now(), input);
+            }
+        }
+    }
+
+    fn execute(&mut self, output: Output<Accepted>) -> Option<Input<Accepted>> {
+        match output {
+            Output::Spawn { worker } => Some(self.spawn(worker)),
+            Output::Tell { worker, message } => self.tell(worker, &message),
+            Output::Signal { worker, signal } => {
+                self.signal(worker, signal);
+                None
+            }
+            Output::OpenListener { listener, address } => Some(self.open(listener, &address)),
+            Output::CloseListener { listener } => {
+                self.close(listener);
+                None
+            }
+            Output::Accept { listener, on } => {
+                self.set_accepting(listener, on);
+                None
+            }
+            Output::AcceptLast { listener } => {
+                self.accept_last(listener);
+                None
+            }
+            Output::Deliver { mailbox, connection, key } => {
+                Some(self.deliver(mailbox, connection, key))
+            }
+            Output::Probe { mailbox } => self.probe(mailbox),
+            Output::WatchRoom { mailbox } => self.watch_room(mailbox),
+            Output::Count { mailbox } => self.count(mailbox),
+            Output::TakeBack { mailbox } => Some(self.take_back(mailbox)),
+            Output::Close { connection } => {
+                tracing::debug!(peer = %connection.peer, "connection closed: nobody serves it");
+                None
+            }
+            Output::Event(event) => {
+                self.tell_user(event);
+                None
+            }
+            Output::Finished { failed } => {
+                self.finished = Some(failed);
+                None
+            }
+        }
+    }
+
+    fn take_signals(&mut self) {
+        let count = self.signals.as_mut().map_or(0, Signals::take);
+        for _ in 0..count {
+            self.handle(Input::Shutdown);
+        }
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..self.control.take_shutdowns() {
+            self.handle(Input::Shutdown);
+        }
+    }
+
+    fn tell_user(&mut self, event: Event) {
+        tracing::info!("{event}");
+        self.publisher.publish(event, self.machine.workers());
+    }
+
+    fn token(&mut self, subject: Subject) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.subjects.insert(token, subject);
+        token
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        // Only after a failure of the loop itself is anybody left: no orphan stays.
+        for seated in self.workers.values() {
+            let _ = seated.process.signal(nix::sys::signal::Signal::SIGKILL);
+            seated.process.wait();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a worker's process runs, and how it is started.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use ipc_core::{Channel, Limits};
+
+use crate::event::WorkerId;
+use crate::sys::{self, Process};
+use crate::worker::{CHANNEL_VARIABLE, ID_VARIABLE, INODE_VARIABLE};
+
+/// The largest message that a worker may send, in bytes: an address to listen on.
+const WORKER_MESSAGE_BYTES_MAX: usize = 8 << 10;
+
+/// A program, its arguments and environment.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// `None`: this very program, even if its file was replaced or removed since.
+    pub(crate) path: Option<PathBuf>,
+    /// `None`: the arguments that this process was started with.
+    pub(crate) args: Option<Vec<OsString>>,
+    /// Variables to set beyond those of this process.
+    pub(crate) env: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// Starts a worker; gives its process and our end of its channel.
+    pub(super) fn spawn(&self, worker: WorkerId) -> io::Result<(Process, Channel)> {
+        let (ours, theirs) = Channel::pair()?;
+        let theirs = theirs.into_fd();
+        let mut command = self.command();
+        command
+            .env(ID_VARIABLE, worker.to_string())
+            .env(CHANNEL_VARIABLE, theirs.as_raw_fd().to_string())
+            .env(INODE_VARIABLE, sys::inode(theirs.as_fd())?.to_string())
+            .stdin(Stdio::null());
+        sys::pass_channel(&mut command, theirs);
+        let process = Process::spawn(&mut command)?;
+        let limits = Limits {
+            payload_bytes_max: WORKER_MESSAGE_BYTES_MAX,
+            handles_per_message_max: 1, // what the master sends; a worker's are refused on receipt
+            ..Limits::default()
+        };
+        Ok((process, ours.with_limits(limits)))
+    }
+
+    fn command(&self) -> Command {
+        let mut own = std::env::args_os();
+        let own_name = own.next();
+        let mut command = match &self.path {
+            Some(path) => Command::new(path),
+            None => {
+                let mut command = Command::new("/proc/self/exe");
+                if let Some(name) = own_name {
+                    command.arg0(name);
+                }
+                command
+            }
+        };
+        match &self.args {
+            Some(args) => command.args(args),
+            None => command.args(own),
+        };
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// The program's name, for people.
+    pub(super) fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "this program".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The processes of workers, and what is said to and by them.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use ipc_core::{Channel, Message, TryRecvError, TrySendError};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::{Master, Subject};
+use crate::event::{Exit, WorkerId};
+use crate::machine::{FromWorker, Input, ListenerId, MailboxId, Signal, ToWorker};
+use crate::mailbox::Accepted;
+use crate::sys::{self, Process};
+
+/// How many messages of a worker that has ended are handled.
+const LAST_MESSAGES_MAX: usize = 4096;
+
+/// A worker's process and our end of its channel.
+#[derive(Debug)]
+pub(super) struct Seated {
+    pub(super) process: Process,
+    process_token: Token,
+    /// `None` after its end.
+    channel: Option<(Channel, Token)>,
+}
+
+impl Master {
+    pub(super) fn spawn(&mut self, worker: WorkerId) -> Input<Accepted> {
+        match self.try_spawn(worker) {
+            Ok(pid) => Input::Spawned { worker, pid },
+            Err(error) => {
+                let transient = sys::is_shortage(&error);
+                let error = format!("{}: {error}", self.config.program.name());
+                Input::SpawnFailed { worker, error, transient }
+            }
+        }
+    }
+
+    fn try_spawn(&mut self, worker: WorkerId) -> io::Result<u32> {
+        let (process, mut channel) = self.config.program.spawn(worker)?;
+        let pid = process.pid();
+        let process_token = self.token(Subject::Process(worker));
+        let channel_token = self.token(Subject::Channel(worker));
+        let registry = self.poll.registry();
+        let registered = registry
+            .register(&mut SourceFd(&process_fd(&process)), process_token, Interest::READABLE)
+            .and_then(|()| {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                registry.register(&mut channel, channel_token, interest)
+            });
+        if let Err(error) = registered {
+            self.subjects.remove(&process_token);
+            self.subjects.remove(&channel_token);
+            // Nobody would hear of its end: end it here.
+            let _ = process.signal(nix::sys::signal::Signal::SIGKILL);
+            process.wait();
+            return Err(error);
+        }
+        let channel = Some((channel, channel_token));
+        self.workers.insert(worker, Seated { process, process_token, channel });
+        Ok(pid)
+    }
+
+    pub(super) fn signal(&mut self, worker: WorkerId, signal: Signal) {
+        let signal = match signal {
+            Signal::Terminate => nix::sys::signal::Signal::SIGTERM,
+            Signal::Kill => nix::sys::signal::Signal::SIGKILL,
+        };
+        if let Some(seated) = self.workers.get(&worker)
+            && let Err(error) = seated.process.signal(signal)
+        {
+            tracing::error!(%worker, %error, "can't send {signal}");
+        }
+    }
+
+    /// Sends a message; where that fails, says what the machine must know of it.
+    pub(super) fn tell(&mut self, worker: WorkerId, message: &ToWorker) -> Option<Input<Accepted>> {
+        let (kind, payload) = message.encode();
+        let mut frame = Message::new(kind, payload);
+        if let ToWorker::Listening { request, result: Ok((listener, _)) } = message {
+            let mailbox = MailboxId { listener: ListenerId(*listener), slot: worker.slot };
+            match self.mailboxes.get(&mailbox)?.receiver().try_clone_to_owned() {
+                Ok(receiver) => frame = frame.with_handle(receiver),
+                Err(error) => {
+                    // As if the worker had closed it at once: it hears that it failed.
+                    let errno = error.raw_os_error().unwrap_or(sys::EMFILE);
+                    let failed = ToWorker::Listening { request: *request, result: Err(errno) };
+                    let _ = self.tell(worker, &failed);
+                    let message = FromWorker::Close { listener: *listener };
+                    return Some(Input::Message { worker, message });
+                }
+            }
+        }
+        let (channel, _) = self.workers.get_mut(&worker)?.channel.as_mut()?;
+        match channel.try_send(frame) {
+            // That it is gone, its process says.
+            Ok(()) | Err(TrySendError::Closed(_)) => {
+                if channel.is_throttled() {
+                    self.throttled.push(worker);
+                }
+                None
+            }
+            Err(error) => {
+                tracing::error!(%worker, %error, "can't be told");
+                Some(Input::Violation { worker })
+            }
+        }
+    }
+
+    /// Tries again to send what could not be sent for the number of descriptors in flight.
+    pub(super) fn flush_throttled(&mut self) {
+        self.throttled.retain(|worker| {
+            let seated = self.workers.get_mut(worker);
+            let Some((channel, _)) = seated.and_then(|s| s.channel.as_mut()) else { return false };
+            channel.flush().is_ok_and(|done| !done) && channel.is_throttled()
+        });
+    }
+
+    /// Handles what a worker says, up to a number of messages.
+    pub(super) fn hear(&mut self, worker: WorkerId, messages_max: usize) {
+        for _ in 0..messages_max {
+            let Some(seated) = self.workers.get_mut(&worker) else { return };
+            let Some((channel, _)) = &mut seated.channel else { return };
+            let received = match channel.try_recv() {
+                Ok(message) => message,
+                Err(TryRecvError::Empty) => {
+                    if let Err(error) = channel.flush() {
+                        tracing::debug!(%worker, %error, "channel");
+                    }
+                    return;
+                }
+                Err(TryRecvError::Closed) => {
+                    self.drop_channel(worker);
+                    return self.handle(Input::ChannelClosed { worker });
+                }
+                Err(TryRecvError::Protocol(error)) => {
+                    tracing::error!(%worker, %error, "protocol violation");
+                    self.drop_channel(worker);
+                    return self.handle(Input::Violation { worker });
+                }
+                Err(TryRecvError::Io(error)) => {
+                    // Out of memory or descriptors, perhaps: the worker is not to blame.
+                    tracing::error!(%worker, %error, "channel");
+                    return self.unheard.push_back(worker);
+                }
+            };
+            match FromWorker::decode(received.kind, &received.payload) {
+                Ok(message) if received.handles.is_empty() => {
+                    self.handle(Input::Message { worker, message });
+                }
+                _ => {
+                    tracing::error!(%worker, kind = received.kind, "protocol violation");
+                    self.drop_channel(worker);
+                    return self.handle(Input::Violation { worker });
+                }
+            }
+        }
+        self.unheard.push_back(worker);
+    }
+
+    fn drop_channel(&mut self, worker: WorkerId) {
+        if let Some(seated) = self.workers.get_mut(&worker)
+            && let Some((mut channel, token)) = seated.channel.take()
+        {
+            let _ = self.poll.registry().deregister(&mut channel);
+            self.subjects.remove(&token);
+        }
+    }
+
+    /// Collects a worker that has ended, after all that it has said.
+    pub(super) fn reap(&mut self, worker: WorkerId) {
+        // Bounded, since a child of the worker's may hold the channel and go on sending.
+        self.hear(worker, LAST_MESSAGES_MAX);
+        let Some(seated) = self.workers.get(&worker) else { return };
+        let exit = match seated.process.reap() {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%worker, %error, "its exit status can't be had");
+                Exit::Unknown
+            }
+        };
+        self.drop_channel(worker);
+        if let Some(seated) = self.workers.remove(&worker) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&process_fd(&seated.process)));
+            self.subjects.remove(&seated.process_token);
+        }
+        self.handle(Input::Exited { worker, exit });
+    }
+}
+
+fn process_fd(process: &Process) -> RawFd {
+    process.as_fd().as_raw_fd()
+}

@@ -1,0 +1,278 @@
+//! Linux.
+#![allow(unsafe_code)] // system calls that no safe wrapper offers
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair, sockopt,
+};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::event::Exit;
+
+pub(crate) use libc::{EADDRINUSE, EMFILE, ESHUTDOWN};
+
+/// What the kernel charges a mailbox for one message: a socket buffer with a short payload.
+/// Measured on 6.18 (278 messages fit the default of 212,992 bytes); older kernels charge within a
+/// tenth of it.
+const MESSAGE_CHARGE_BYTES: usize = 768;
+
+/// The path that these bytes are.
+pub(crate) fn path_from_bytes(bytes: &[u8]) -> Option<PathBuf> {
+    Some(PathBuf::from(OsStr::from_bytes(bytes)))
+}
+
+/// A child process, held by its pidfd: readable when it has ended, never another process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Starts `command`, as the leader of a process group of its own.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Process> {
+        let mut child = command.process_group(0).spawn()?;
+        let pid = child.id();
+        // The child is not reaped before we do it, so its pid is still its own.
+        match pidfd_open(pid) {
+            Ok(pidfd) => Ok(Process { pid, pidfd }),
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal; one that has ended already is no error.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        // SAFETY: pidfd_send_signal takes an open pidfd, a signal number, no siginfo and no flags,
+        // and touches no memory of ours.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal as i32,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        match Errno::result(result) {
+            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for the end of a process that was killed, and collects it.
+    pub(crate) fn wait(&self) {
+        let flags = WaitPidFlag::WEXITED;
+        while waitid(Id::PIDFd(self.pidfd.as_fd()), flags) == Err(Errno::EINTR) {}
+    }
+
+    /// Collects the status if the process has ended.
+    pub(crate) fn reap(&self) -> io::Result<Option<Exit>> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
+            Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
+            Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
+                Ok(Some(Exit::Signal { signal: signal as i32, core_dumped }))
+            }
+            Ok(_) => Ok(None),
+            Err(Errno::ECHILD) => Ok(Some(Exit::Unknown)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes a pid and no flags, and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = Errno::result(fd)?;
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the call succeeded, so `fd` is open and nobody else's (and close-on-exec).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets `command`'s process inherit `channel`, under the same number, and no other descriptor above
+/// standard error, whatever the rest of this process has left open.
+pub(crate) fn pass_channel(command: &mut Command, channel: OwnedFd) {
+    let mark = move || {
+        let fd = channel.as_raw_fd();
+        // SAFETY: both calls are async-signal-safe, take no pointers, and concern this process's
+        // descriptors only; `fd` is open because the closure owns it. An old kernel without
+        // close_range is as safe, only less thorough.
+        unsafe {
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            Errno::result(libc::fcntl(fd, libc::F_SETFD, 0))?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, `mark` makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(mark) };
+}
+
+/// What tells an open socket from all others of this machine.
+pub(crate) fn inode(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(nix::sys::stat::fstat(socket)?.st_ino)
+}
+
+/// Whether the file with this `inode` is open under the number `fd`.
+pub(crate) fn is_open(fd: RawFd, inode: u64) -> bool {
+    // SAFETY: fcntl on any number is safe; it fails with EBADF where nothing is open.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return false;
+    }
+    // SAFETY: `fd` is open, as fcntl has just shown. Should another thread close it meanwhile,
+    // fstat fails, or reports another inode.
+    self::inode(unsafe { BorrowedFd::borrow_raw(fd) }).is_ok_and(|found| found == inode)
+}
+
+/// Takes over the descriptor that the master passed as number `fd`, if it is the socket with this
+/// `inode`: any other is somebody else's, and is not touched.
+///
+/// The caller calls this once at most for the number that its environment names.
+pub(crate) fn inherited_channel(fd: RawFd, inode: u64) -> io::Result<OwnedFd> {
+    if !is_open(fd, inode) {
+        let text = format!("descriptor {fd} is not open, or not the master's");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    // SAFETY: `fd` is the very socket that the master made for this process alone, so nobody else
+    // here owns it; and the caller asks once.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: fcntl with F_SETFD on a descriptor that we own.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(socket)
+}
+
+/// Reads variables and takes them out of the environment, so that no child inherits them.
+///
+/// They stay where another thread runs already, since it might be reading the environment; a
+/// process that does inherit them finds the descriptor closed, and knows by that that they are not
+/// for it.
+pub(crate) fn take_from_environment<const N: usize>(names: [&str; N]) -> [Option<OsString>; N] {
+    let values = names.map(std::env::var_os);
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+    if alone {
+        for name in names {
+            #[allow(clippy::disallowed_methods, reason = "this is the only thread")]
+            // SAFETY: this is the only thread, so nobody reads or writes the environment now.
+            unsafe {
+                std::env::remove_var(name)
+            };
+        }
+    }
+    values
+}
+
+/// The two ends of a mailbox for about `connections` connections: what is sent on the first comes
+/// out of the second, message by message.
+pub(crate) fn mailbox_pair(connections: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (sender, receiver) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    // The kernel doubles the value, for its own overhead, which the charge already counts.
+    let bytes = connections.saturating_mul(MESSAGE_CHARGE_BYTES) / 2;
+    setsockopt(&sender, sockopt::SndBuf, &bytes)?;
+    // The worker that gets the receiving end has nothing to say here.
+    shutdown(receiver.as_raw_fd(), Shutdown::Write)?;
+    Ok((sender, receiver))
+}
+
+/// How many bytes wait to be received from this socket.
+pub(crate) fn waiting_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, to `bytes`, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
+    usize::try_from(bytes).map_err(io::Error::other)
+}
+
+/// Raises the soft limit of open descriptors to the hard one; says the limit.
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(hard)
+}
+
+/// Whether this error says that something ran out that comes back.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
+    )
+}
+
+/// What a failure to accept means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcceptFailure {
+    /// The backlog is empty.
+    Empty,
+    /// This connection is gone; the next may be well.
+    Retry,
+    /// There is no descriptor for it.
+    NoDescriptor,
+    /// There is no memory, or the listener itself is broken.
+    Pause,
+}
+
+/// Sorts the errors of accept(2); Linux also reports network errors of the new connection there.
+pub(crate) fn accept_failure(error: &io::Error) -> AcceptFailure {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => AcceptFailure::Empty,
+        Some(libc::EMFILE | libc::ENFILE) => AcceptFailure::NoDescriptor,
+        Some(
+            libc::EINTR
+            | libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::EPERM
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ETIMEDOUT,
+        ) => AcceptFailure::Retry,
+        _ => AcceptFailure::Pause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f04_every_errno_of_accept_has_a_meaning() {
+        let sort = |errno| accept_failure(&io::Error::from_raw_os_error(errno));
+        assert_eq!(sort(libc::EWOULDBLOCK), AcceptFailure::Empty);
+        for errno in [libc::ECONNABORTED, libc::EPROTO, libc::EPERM, libc::EINTR] {
+            assert_eq!(sort(errno), AcceptFailure::Retry, "{errno}");
+        }
+        for errno in [libc::EMFILE, libc::ENFILE] {
+            assert_eq!(sort(errno), AcceptFailure::NoDescriptor, "{errno}");
+        }
+        for errno in [libc::ENOMEM, libc::ENOBUFS, libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
+            assert_eq!(sort(errno), AcceptFailure::Pause, "{errno}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The operating system: the only place with `cfg` and with `unsafe`.
+//!
+//! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
+//! child whose end is readable, that can be signalled without pid reuse, and reaped once);
+//! `pass_channel` and `inherited_channel` (the channel's way into a child); `mailbox_pair`,
+//! `waiting_bytes`; `is_single_threaded`, `remove_var`; `raise_descriptor_limit`; `accept_failure`.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("runtime supports Linux; other systems follow");
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+pub(crate) use linux::{
+    AcceptFailure, EADDRINUSE, EMFILE, ESHUTDOWN, Process, accept_failure, inherited_channel,
+    inode, is_open, is_shortage, mailbox_pair, pass_channel, path_from_bytes,
+    raise_descriptor_limit, take_from_environment, waiting_bytes,
+};

@@ -1,0 +1,194 @@
+//! The worker's end of the channel to its master, read by a thread of its own, so that a request to
+//! stop and the master's death are noticed whatever the application does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipc_core::{Message, Receiver, Sender};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::address::Address;
+use crate::event::WorkerId;
+use crate::machine::{FromWorker, ToWorker};
+
+/// How a worker shall stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Serve what waits in the mailboxes first: nobody else will.
+    AfterTheRest,
+    /// Leave it to others.
+    AtOnce,
+}
+
+const RUNNING: u8 = 0;
+const STOP_AFTER_THE_REST: u8 = 1;
+const STOP_AT_ONCE: u8 = 2;
+
+type Answer = io::Result<(u32, Address, OwnedFd)>;
+
+/// What the worker, its listeners and the channel's thread share.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) id: WorkerId,
+    sender: Mutex<Sender>,
+    stop: AtomicU8,
+    /// Readable, by its end, once the other half is dropped.
+    stop_reader: UnixStream,
+    stop_writer: Mutex<Option<UnixStream>>,
+    next_request: AtomicU32,
+    requests: Mutex<BTreeMap<u32, crossbeam_channel::Sender<Answer>>>,
+    /// How many listeners this worker has had on each address with port 0.
+    indices: Mutex<BTreeMap<Address, u16>>,
+}
+
+impl Control {
+    pub(super) fn new(id: WorkerId, sender: Sender) -> io::Result<Control> {
+        let (stop_reader, stop_writer) = UnixStream::pair()?;
+        Ok(Control {
+            id,
+            sender: Mutex::new(sender),
+            stop: AtomicU8::new(RUNNING),
+            stop_reader,
+            stop_writer: Mutex::new(Some(stop_writer)),
+            next_request: AtomicU32::new(0),
+            requests: Mutex::default(),
+            indices: Mutex::default(),
+        })
+    }
+
+    /// How the worker shall stop, if it shall.
+    pub(super) fn stop(&self) -> Option<Stop> {
+        match self.stop.load(Ordering::Acquire) {
+            RUNNING => None,
+            STOP_AFTER_THE_REST => Some(Stop::AfterTheRest),
+            _ => Some(Stop::AtOnce),
+        }
+    }
+
+    /// Readable once the worker shall stop.
+    pub(super) fn stop_fd(&self) -> BorrowedFd<'_> {
+        self.stop_reader.as_fd()
+    }
+
+    /// Rests for a while, or until the worker shall stop.
+    pub(super) fn pause(&self, pause: Duration) {
+        let mut fds = [PollFd::new(self.stop_fd(), PollFlags::POLLIN)];
+        // Once the worker stops its descriptor stays readable, and would end no rest.
+        let watched = if self.stop().is_some() { &mut fds[..0] } else { &mut fds[..] };
+        let _ = poll(watched, PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
+    }
+
+    /// Asks the master for a listener, and waits for the answer.
+    pub(super) fn listen(&self, address: &Address, deadline: Instant) -> Answer {
+        // Held to the end, so that two threads do not ask for the same one.
+        let mut indices = lock(&self.indices);
+        let index = indices.get(address).copied().unwrap_or(0);
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = crossbeam_channel::bounded(1);
+        lock(&self.requests).insert(request, sender);
+        let message = FromWorker::Listen { request, index, address: address.clone() };
+        // After the request is known: a reader that ends from here on answers it.
+        let sent = match self.stop() {
+            Some(_) => Err(gone()),
+            None => self.send(&message, deadline),
+        };
+        let answer = sent.and_then(|()| match answer.recv_deadline(deadline) {
+            Ok(answer) => answer,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the master does not answer")),
+        });
+        lock(&self.requests).remove(&request);
+        if answer.is_ok() && matches!(address, Address::Tcp(tcp) if tcp.port() == 0) {
+            indices.insert(address.clone(), index.saturating_add(1));
+        }
+        answer
+            .map_err(|error| io::Error::new(error.kind(), format!("listen on {address}: {error}")))
+    }
+
+    /// Tells the master that no connections of a listener are wanted any more.
+    pub(super) fn close_listener(&self, listener: u32) {
+        let (kind, payload) = FromWorker::Close { listener }.encode();
+        // Never blocks a destructor. Unsent, it is as if we took no connections: others get them.
+        let _ = lock(&self.sender).try_send(Message::new(kind, payload));
+    }
+
+    /// Ends the channel.
+    pub(super) fn close(&self) {
+        let _ = lock(&self.sender).shutdown();
+    }
+
+    /// Reads the channel to its end; the body of the channel's thread.
+    pub(super) fn read(
+        &self,
+        mut receiver: Receiver,
+        drain_timeout: Duration,
+        worker_dropped: &crossbeam_channel::Receiver<()>,
+    ) {
+        while let Ok(message) = receiver.recv_deadline(None) {
+            let handle = message.handles.into_iter().next();
+            match ToWorker::decode(message.kind, &message.payload) {
+                Ok(ToWorker::Listening { request, result }) => {
+                    let answer = match (result, handle) {
+                        (Ok((listener, address)), Some(mailbox)) => {
+                            Ok((listener, address, mailbox))
+                        }
+                        (Ok(_), None) => Err(io::Error::other("the answer lacks its mailbox")),
+                        (Err(errno), _) => Err(io::Error::from_raw_os_error(errno)),
+                    };
+                    let opened = answer.as_ref().ok().map(|(listener, ..)| *listener);
+                    let request = lock(&self.requests).remove(&request);
+                    let heard = request.is_some_and(|sender| sender.try_send(answer).is_ok());
+                    if let (false, Some(listener)) = (heard, opened) {
+                        // Nobody waits for it any more, so nobody would take its connections.
+                        self.close_listener(listener);
+                    }
+                }
+                Ok(ToWorker::Stop { take_rest: true }) => self.begin_stop(STOP_AFTER_THE_REST),
+                Ok(ToWorker::Stop { take_rest: false }) => self.begin_stop(STOP_AT_ONCE),
+                Ok(ToWorker::Hello { .. }) | Err(_) => {
+                    tracing::error!(
+                        kind = message.kind,
+                        "the master sent what this is no time for"
+                    );
+                }
+            }
+        }
+        // The master is gone, or the worker was dropped.
+        self.begin_stop(STOP_AFTER_THE_REST);
+        for (_, sender) in std::mem::take(&mut *lock(&self.requests)) {
+            let _ = sender.try_send(Err(gone()));
+        }
+        if let Err(crossbeam_channel::RecvTimeoutError::Timeout) =
+            worker_dropped.recv_timeout(drain_timeout)
+        {
+            tracing::error!(worker = %self.id, "the master is gone and the drain timeout is over");
+            #[allow(clippy::disallowed_methods, reason = "nothing else ends a stuck process")]
+            std::process::exit(1);
+        }
+    }
+
+    fn begin_stop(&self, stop: u8) {
+        let _ = self.stop.compare_exchange(RUNNING, stop, Ordering::AcqRel, Ordering::Acquire);
+        drop(lock(&self.stop_writer).take());
+    }
+
+    fn send(&self, message: &FromWorker, deadline: Instant) -> io::Result<()> {
+        let (kind, payload) = message.encode();
+        lock(&self.sender)
+            .send_deadline(Message::new(kind, payload), Some(deadline))
+            .map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error.to_string()))
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the worker shall stop, or its master is gone")
+}
+
+/// No code panics while it holds one of these locks; if it did, the data would still be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,278 @@
+//! The worker's side: who it is, what it listens on, and when it shall stop.
+
+mod connection;
+mod control;
+mod listener;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ipc_core::{Channel, Limits};
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+pub use self::connection::Connection;
+pub use self::listener::{Incoming, Listener};
+
+use self::control::Control;
+use crate::address::{Address, ParseAddressError};
+use crate::clock::deadline;
+use crate::error::Error;
+use crate::event::WorkerId;
+use crate::machine::{FromWorker, PROTOCOL_VERSION, ToWorker};
+use crate::sys;
+
+/// The variable that tells a process that it is a worker: its id.
+pub(crate) const ID_VARIABLE: &str = "CLUSTER_WORKER_ID";
+
+/// The variable with the number of the descriptor that is the worker's channel.
+pub(crate) const CHANNEL_VARIABLE: &str = "CLUSTER_CHANNEL_FD";
+
+/// The variable with the inode of that descriptor, by which a process knows that it is for it.
+pub(crate) const INODE_VARIABLE: &str = "CLUSTER_CHANNEL_INODE";
+
+/// Whether this process has taken its part in a cluster.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// How long the master may take to greet a worker, or to answer it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// This process, as a worker of a cluster.
+///
+/// Keep it for as long as the process serves: dropping it closes the channel to the master, which
+/// then ends this process.
+///
+/// # Stopping
+///
+/// A worker is asked to stop when the cluster stops, and stops by itself when its master is gone.
+/// Then [`is_stopping`](Self::is_stopping) becomes true, the worker becomes readable, as an event
+/// source for mio or (by its descriptor) for any other loop, and [`Listener::incoming`] ends once
+/// the connections that already wait are taken. The process finishes what it has and exits. If the
+/// master is gone, a process that has not exited after the cluster's `drain_timeout` is ended from
+/// within, with exit code 1, so that no orphan stays.
+#[derive(Debug)]
+pub struct Worker {
+    control: Arc<Control>,
+    reader: Option<JoinHandle<()>>,
+    /// Dropped with the worker, by which the reader knows that the process goes on without it.
+    _alive: crossbeam_channel::Sender<()>,
+}
+
+impl Worker {
+    /// This process's part in a cluster; `None` when it was not started by one.
+    ///
+    /// Call it early: it takes its variables out of the environment, so that children don't inherit
+    /// them, if no other thread runs yet.
+    ///
+    /// # Errors
+    ///
+    /// When this process was started as a worker but its master does not greet it within ten
+    /// seconds, or is of another version; and on every call after the first.
+    pub fn from_env() -> Result<Option<Worker>, Error> {
+        if TAKEN.load(Ordering::Acquire) {
+            return Err(Error::handshake("it has taken its part in the cluster already"));
+        }
+        let variables = [ID_VARIABLE, CHANNEL_VARIABLE, INODE_VARIABLE];
+        let Some(marker) = Marker::parse(sys::take_from_environment(variables))? else {
+            return Ok(None);
+        };
+        match sys::inherited_channel(marker.channel, marker.inode) {
+            Ok(channel) => {
+                TAKEN.store(true, Ordering::Release);
+                let channel = Channel::from_fd(channel)
+                    .map_err(|error| Error::io("use the channel to the master", error))?;
+                Worker::greet(marker.id, channel.with_limits(limits())).map(Some)
+            }
+            Err(error) => {
+                // Inherited from a worker that did not take them: they are not for this process.
+                tracing::warn!(%error, "{CHANNEL_VARIABLE} names no channel; this is no worker");
+                Ok(None)
+            }
+        }
+    }
+
+    fn greet(expected: WorkerId, mut channel: Channel) -> Result<Worker, Error> {
+        let deadline = Some(deadline(ANSWER_TIMEOUT));
+        let hello = channel
+            .recv_deadline(deadline)
+            .map_err(|error| Error::handshake(format!("no greeting came: {error}")))?;
+        let (version, worker, drain_timeout) = match ToWorker::decode(hello.kind, &hello.payload) {
+            Ok(ToWorker::Hello { version, worker, drain_timeout }) => {
+                (version, worker, drain_timeout)
+            }
+            _ => return Err(Error::handshake("the greeting is none of a cluster's master")),
+        };
+        if version != PROTOCOL_VERSION || worker != expected {
+            return Err(Error::handshake(format!(
+                "the master (protocol {version}) greets worker {worker}; \
+                 this is {expected} (protocol {PROTOCOL_VERSION})"
+            )));
+        }
+        let (kind, payload) = FromWorker::Online { version: PROTOCOL_VERSION }.encode();
+        channel
+            .send_deadline(ipc_core::Message::new(kind, payload), deadline)
+            .map_err(|error| Error::handshake(format!("can't answer: {error}")))?;
+
+        let (sender, receiver) = channel.into_split();
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let control =
+            Control::new(worker, sender).map_err(|error| Error::io("prepare the worker", error))?;
+        let control = Arc::new(control);
+        let reader = std::thread::Builder::new()
+            .name("cluster-channel".to_owned())
+            .spawn({
+                let control = Arc::clone(&control);
+                move || control.read(receiver, drain_timeout, &ended)
+            })
+            .map_err(|error| Error::io("start the channel's thread", error))?;
+        Ok(Worker { control, reader: Some(reader), _alive: alive })
+    }
+
+    /// Who this is.
+    pub fn id(&self) -> WorkerId {
+        self.control.id
+    }
+
+    /// Asks the master for connections to `address`; all workers that ask for one address share it.
+    ///
+    /// With port 0 the system chooses a port, the same for every worker: the n-th such call of each
+    /// worker gets the same listener. Other addresses may be listened on once at a time. Dropping
+    /// the listener ends this worker's share; the address itself stays open, and its clients wait,
+    /// until the cluster ends. A cluster has at most 64 addresses.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let worker = runtime::Worker::from_env()?.unwrap();
+    /// let listener = worker.listen("127.0.0.1:8080")?;
+    /// println!("{} on {}", worker.id(), listener.local_address());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when `address` is none; what the master met when it opened the listener (such
+    /// as `AddrInUse` and `PermissionDenied`); `AddrInUse` when this worker listens there already;
+    /// `NotConnected` when the master is gone, or the worker shall stop.
+    pub fn listen<A>(&self, address: A) -> io::Result<Listener>
+    where
+        A: TryInto<Address>,
+        A::Error: Into<ParseAddressError>,
+    {
+        let address = address.try_into().map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidInput, Into::<ParseAddressError>::into(error))
+        })?;
+        // A path means the same for the master only if it does not depend on where we are.
+        let address = match address {
+            Address::Unix(path) => Address::Unix(std::path::absolute(path)?),
+            tcp @ Address::Tcp(_) => tcp,
+        };
+        let (listener, address, mailbox) =
+            self.control.listen(&address, deadline(ANSWER_TIMEOUT))?;
+        Ok(Listener::new(Arc::clone(&self.control), listener, address, mailbox))
+    }
+
+    /// Whether this process shall stop: take no new work, finish what it has, exit.
+    pub fn is_stopping(&self) -> bool {
+        self.control.stop().is_some()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.control.close();
+        let _ = std::mem::replace(&mut self._alive, crossbeam_channel::bounded(0).0);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// Readable once the worker shall stop, and from then on.
+impl AsFd for Worker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.control.stop_fd()
+    }
+}
+
+/// Readable once the worker shall stop, and from then on.
+impl Source for Worker {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
+    }
+}
+
+/// What the environment of a worker says.
+struct Marker {
+    id: WorkerId,
+    channel: i32,
+    inode: u64,
+}
+
+impl Marker {
+    fn parse([id, channel, inode]: [Option<OsString>; 3]) -> Result<Option<Marker>, Error> {
+        let (Some(id), Some(channel), Some(inode)) = (id, channel, inode) else { return Ok(None) };
+        let parse = || {
+            Some(Marker {
+                id: id.to_str()?.parse().ok()?,
+                channel: channel.to_str()?.parse().ok()?,
+                inode: inode.to_str()?.parse().ok()?,
+            })
+        };
+        parse().map(Some).ok_or_else(|| {
+            Error::handshake(format!(
+                "{ID_VARIABLE}, {CHANNEL_VARIABLE} and {INODE_VARIABLE} are set, but not by a \
+                 cluster; unset them"
+            ))
+        })
+    }
+
+    /// Whether this process was started as a worker and has not taken its part yet.
+    fn waits() -> bool {
+        let variables = [ID_VARIABLE, CHANNEL_VARIABLE, INODE_VARIABLE];
+        let marker = Marker::parse(variables.map(std::env::var_os)).ok().flatten();
+        !TAKEN.load(Ordering::Acquire)
+            && marker.is_some_and(|marker| sys::is_open(marker.channel, marker.inode))
+    }
+}
+
+/// Fails in a process that was started as a worker and becomes a master instead: its workers would
+/// do the same, without end.
+pub(crate) fn refuse_to_be_master() -> Result<(), Error> {
+    if Marker::waits() {
+        return Err(Error::invalid(
+            "this process is a worker of a cluster; it has to call Worker::from_env before it \
+             starts a cluster of its own",
+        ));
+    }
+    Ok(())
+}
+
+/// What the master may send, and what waits to be sent to it.
+fn limits() -> Limits {
+    Limits { payload_bytes_max: 64 << 10, handles_per_message_max: 1, ..Limits::default() }
+}

@@ -1,0 +1,367 @@
+//! Workers that die, and what becomes of their connections and slots.
+
+use std::io;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use runtime::machine::FromWorker;
+use runtime::{Event, Exit, KillReason, RestartPolicy, WorkerId};
+
+use crate::harness::{Outcome, ROLE, children, roles, tests};
+use crate::support::cluster::{exit_of, told};
+use crate::support::raw::{RawChannel, message};
+use crate::support::roles::{serve_as, worker};
+use crate::support::{
+    Client, Desk, Directory, Program, Running, ask, puppet_builder, puppets, role, try_ask,
+};
+
+tests! {
+    f15_killed_workers_lose_only_what_they_had_taken,
+    f15_connections_that_wait_for_a_killed_worker_go_to_others,
+    f16_with_one_slot_its_next_worker_gets_what_waits_but_nothing_that_was_taken,
+    f43_a_slot_whose_workers_crash_is_given_up_and_the_others_go_on,
+    f43_a_cluster_whose_workers_all_crash_ends_with_an_error,
+    f08_a_program_that_is_not_there_is_named_and_given_up,
+    f44_a_worker_that_does_not_come_online_is_killed,
+    a_worker_that_ends_well_unasked_is_replaced,
+    f51_workers_that_die_together_are_all_collected_and_replaced,
+    f50_the_end_of_a_worker_is_seen_though_its_child_holds_the_channel,
+    f41_f50_a_child_that_floods_the_channel_of_a_dead_worker_holds_nobody_up,
+    f52_a_worker_that_somebody_else_has_collected_is_replaced,
+    f61_workers_are_replaced_when_directory_and_program_are_gone,
+}
+
+roles! {
+    crash,
+    crash_in_slot_0,
+    end_at_first,
+    leave_channel_to_child,
+    leave_channel_to_flood,
+    flood_online,
+}
+
+/// Restarts soon, and gives up after so many failures, whatever happened before.
+fn quickly(failures_max: u32) -> RestartPolicy {
+    RestartPolicy {
+        delay_min: Duration::from_millis(5),
+        delay_max: Duration::from_millis(20),
+        failures_max,
+        start_failures_max: failures_max,
+        ..RestartPolicy::default()
+    }
+}
+
+fn f15_killed_workers_lose_only_what_they_had_taken() {
+    const KILLS: usize = 40;
+    let serve = role("serve", &["127.0.0.1:0"]).workers(4).restart(quickly(0));
+    let mut running = Running::start(serve);
+    let address = running.listening(4);
+    let enough = AtomicBool::new(false);
+    let work = || {
+        let (mut served, mut failures) = (0, Vec::new());
+        while !enough.load(Ordering::Relaxed) {
+            match try_ask(&address) {
+                Ok(_) => served += 1,
+                Err(error) => failures.push(error),
+            }
+        }
+        (served, failures)
+    };
+    let (mut served, mut failures) = (0, Vec::new());
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+        for round in 0..KILLS {
+            // A pace, at which events are taken in.
+            running.passes(Duration::from_millis(40));
+            // Slots in an order without rhythm.
+            running.listening(1);
+            running.signal(running.some_listening(round * 7 + round * round), Signal::SIGKILL);
+        }
+        enough.store(true, Ordering::Relaxed);
+        for client in clients {
+            let (ok, mut bad) = client.join().unwrap();
+            served += ok;
+            failures.append(&mut bad);
+        }
+    });
+    let hung = failures.iter().any(|error| error.kind() == io::ErrorKind::WouldBlock);
+    assert!(!hung, "a client has waited to its deadline: {failures:?}");
+    // A worker in this role holds one connection at most.
+    assert!(failures.len() <= KILLS, "{} failures: {failures:?}", failures.len());
+    assert!(served > KILLS, "only {served} were served");
+    running.listening(4);
+    let log = running.stop();
+    let killed = Exit::Signal { signal: 9, core_dumped: false };
+    let deaths = log.iter().filter(|e| matches!(e, Event::Exited { exit, .. } if *exit == killed));
+    assert_eq!(deaths.count(), KILLS);
+}
+
+fn f15_connections_that_wait_for_a_killed_worker_go_to_others() {
+    let desk = Desk::new();
+    // So that no stall helps.
+    let patient = puppet_builder(&desk).workers(2).stall_timeout(Duration::from_secs(3600));
+    let mut running = Running::start(patient);
+    desk.ready(2);
+    let address = desk.listen("0", 0, "127.0.0.1:0");
+    assert_eq!(desk.listen("1", 0, "127.0.0.1:0"), address);
+    let mut clients: Vec<_> = (0..6).map(|_| Client::connect(&address)).collect();
+    // The last of them is worker 1's third, so all are in their mailboxes.
+    for _ in 0..3 {
+        desk.take("1", 0);
+    }
+    running.signal(0, Signal::SIGKILL);
+    desk.ready(1);
+    for _ in 0..3 {
+        desk.take("1", 0);
+    }
+    for client in &mut clients {
+        assert_eq!(client.line(), "1.1");
+        client.send("\n").unwrap();
+    }
+    assert_eq!(desk.ask("1", "finish"), "finished");
+    for client in &mut clients {
+        client.expect_done().unwrap();
+    }
+    running.happens("they are taken back", |event| {
+        matches!(event, Event::TakenBack { slot: 0, connections: 3 })
+    });
+    running.stop();
+}
+
+fn f16_with_one_slot_its_next_worker_gets_what_waits_but_nothing_that_was_taken() {
+    let desk = Desk::new();
+    let mut running = puppets(&desk, 1);
+    let address = desk.listen("0", 0, "127.0.0.1:0");
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(&address)).collect();
+    for _ in 0..2 {
+        desk.take("0", 0);
+    }
+    running.signal(0, Signal::SIGKILL);
+    desk.ready(1);
+    assert_eq!(desk.listen("0", 0, "127.0.0.1:0"), address);
+    assert_eq!(desk.ask("0", "serve 0"), "serving");
+    for client in &mut clients[..2] {
+        assert_eq!(client.line(), "0.1");
+        let next = client.try_finish().expect_err("nobody else gets it");
+        assert_ne!(next.kind(), io::ErrorKind::WouldBlock, "nor does it hang");
+    }
+    for client in &mut clients[2..] {
+        assert_eq!(client.line(), "0.2");
+        client.finish();
+    }
+    running.listens(0, 2);
+    running.stop();
+}
+
+fn f43_a_slot_whose_workers_crash_is_given_up_and_the_others_go_on() {
+    let crash = role("crash_in_slot_0", &["127.0.0.1:0"]).workers(2).restart(quickly(4));
+    let mut running = Running::start(crash);
+    let failed =
+        running.happens("the slot is given up", |event| matches!(event, Event::SlotFailed { .. }));
+    assert_eq!(failed, Event::SlotFailed { slot: 0, failures: 4 });
+    let address = running.listening(1);
+    assert_eq!([ask(&address), ask(&address)], ["1.1", "1.1"]);
+    let slots: Vec<_> = running.cluster.workers().iter().map(|worker| worker.id.slot).collect();
+    assert_eq!(slots, [1]);
+    let log = running.stop();
+    let started = |e: &&Event| matches!(e, Event::Spawned { worker, .. } if worker.slot == 0);
+    assert_eq!(log.iter().filter(started).count(), 4);
+    let delays = log.iter().filter_map(|event| match event {
+        Event::Restarting { slot: 0, failures, .. } => Some(*failures),
+        _ => None,
+    });
+    assert_eq!(delays.collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(exit_of(&log, 0, 4), (Exit::Code(1), false));
+}
+
+/// `crash_in_slot_0 ADDRESS`.
+fn crash_in_slot_0(args: &[String]) -> Outcome {
+    let worker = worker()?;
+    if worker.id().slot == 0 { Err("crash".into()) } else { serve_as(&worker, args) }
+}
+
+fn f43_a_cluster_whose_workers_all_crash_ends_with_an_error() {
+    let running = Running::start(role("crash", &[]).workers(2).restart(quickly(2)));
+    let (result, log) = running.end();
+    let error = result.expect_err("every slot has failed");
+    assert!(error.is_all_slots_failed(), "{error}");
+    let failed = log.iter().filter(|event| matches!(event, Event::SlotFailed { .. }));
+    assert_eq!(failed.count(), 2, "{}", told(&log));
+}
+
+/// `crash`: before it is online.
+fn crash(_: &[String]) -> Outcome {
+    Err("crash".into())
+}
+
+fn f08_a_program_that_is_not_there_is_named_and_given_up() {
+    let directory = Directory::new();
+    let [missing, text] = [directory.join("missing"), directory.join("text")];
+    std::fs::write(&text, "no program").unwrap();
+    for (program, why) in [(missing, "No such file"), (text, "Permission denied")] {
+        let builder = role("serve", &[]).workers(1).restart(quickly(2)).program(&program);
+        let (result, log) = Running::start(builder).end();
+        assert!(result.expect_err("there is no program").is_all_slots_failed());
+        let errors: Vec<_> = log
+            .iter()
+            .filter_map(|event| match event {
+                Event::SpawnFailed { worker, error } => Some((worker.generation, error)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(errors.len(), 2, "{}", told(&log));
+        for (attempt, (generation, error)) in (1..).zip(errors) {
+            assert_eq!(generation, attempt);
+            assert!(error.contains(why) && error.contains(program.to_str().unwrap()), "{error}");
+        }
+        assert!(log.contains(&Event::SlotFailed { slot: 0, failures: 2 }), "{}", told(&log));
+    }
+}
+
+fn f44_a_worker_that_does_not_come_online_is_killed() {
+    let builder = runtime::Cluster::builder()
+        .program("sleep")
+        .args(["1000"])
+        .workers(1)
+        .restart(quickly(2))
+        .start_timeout(Duration::from_millis(200));
+    let (result, log) = Running::start(builder).end();
+    assert!(result.expect_err("nobody was ever online").is_all_slots_failed());
+    for generation in [1, 2] {
+        let worker = WorkerId { slot: 0, generation };
+        assert!(log.contains(&Event::Killed { worker, reason: KillReason::NotOnline }));
+        let killed = Exit::Signal { signal: 9, core_dumped: false };
+        assert_eq!(exit_of(&log, 0, generation), (killed, false));
+    }
+}
+
+fn a_worker_that_ends_well_unasked_is_replaced() {
+    let builder = role("end_at_first", &["127.0.0.1:0"]).workers(1).restart(quickly(4));
+    let mut running = Running::start(builder);
+    assert_eq!(ask(&running.listening(1)), "0.2");
+    let log = running.stop();
+    assert_eq!(exit_of(&log, 0, 1), (Exit::Code(0), false));
+    assert_eq!(exit_of(&log, 0, 2), (Exit::Code(0), true));
+}
+
+/// `end_at_first ADDRESS`: the first generation just ends.
+fn end_at_first(args: &[String]) -> Outcome {
+    let worker = worker()?;
+    if worker.id().generation == 1 { Ok(()) } else { serve_as(&worker, args) }
+}
+
+fn f51_workers_that_die_together_are_all_collected_and_replaced() {
+    const WORKERS: usize = 16;
+    let builder = role("serve", &["127.0.0.1:0"]).workers(WORKERS).restart(quickly(4));
+    let mut running = Running::start(builder);
+    let address = running.listening(WORKERS);
+    for slot in 0..WORKERS {
+        running.signal(slot, Signal::SIGKILL);
+    }
+    running.until("all are replaced", |log| {
+        let again = log
+            .iter()
+            .filter(|e| matches!(e, Event::Listening { worker, .. } if worker.generation == 2));
+        (again.count() == WORKERS).then_some(())
+    });
+    assert_eq!(children().len(), WORKERS, "no zombie is left");
+    let mut names: Vec<_> = (0..WORKERS).map(|_| ask(&address)).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), WORKERS, "everybody gets connections: {names:?}");
+    running.stop();
+}
+
+fn f50_the_end_of_a_worker_is_seen_though_its_child_holds_the_channel() {
+    let running =
+        Running::start(role("leave_channel_to_child", &[]).workers(1).restart(quickly(1)));
+    let (_, log) = running.end();
+    assert_eq!(exit_of(&log, 0, 1), (Exit::Code(1), false));
+    let [child] = children()[..] else { panic!("one child is left: {:?}", children()) };
+    let sockets = std::fs::read_dir(format!("/proc/{child}/fd")).unwrap().flatten().filter(|fd| {
+        std::fs::read_link(fd.path()).unwrap().to_string_lossy().starts_with("socket:")
+    });
+    assert_eq!(sockets.count(), 1, "it holds the channel");
+    kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    waitpid(Pid::from_raw(child), None).unwrap();
+}
+
+/// `leave_channel_to_child`: its child inherits what it has not taken.
+fn leave_channel_to_child(_: &[String]) -> Outcome {
+    RawChannel::inherited().online()?;
+    Command::new("sleep").arg("1000").spawn()?;
+    Err("it leaves its child alone".into())
+}
+
+fn f41_f50_a_child_that_floods_the_channel_of_a_dead_worker_holds_nobody_up() {
+    let running =
+        Running::start(role("leave_channel_to_flood", &[]).workers(1).restart(quickly(1)));
+    let (_, log) = running.end();
+    assert_eq!(exit_of(&log, 0, 1), (Exit::Code(1), false));
+    // It ends when nobody listens to it any more.
+    let status = waitpid(None, None).unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 1)), "{status:?}");
+}
+
+/// `leave_channel_to_flood`: ends once its child is at work.
+fn leave_channel_to_flood(_: &[String]) -> Outcome {
+    RawChannel::inherited().online()?;
+    let (ours, theirs) = io::pipe()?;
+    let child = Command::new("/proc/self/exe").args([ROLE, "flood_online"]).stdout(theirs).spawn();
+    drop(child?);
+    io::Read::read_exact(&mut &ours, &mut [0])?;
+    Err("it leaves its child alone".into())
+}
+
+/// `flood_online`: says for ever that it is online, and writes a byte after the first time.
+fn flood_online(_: &[String]) -> Outcome {
+    let channel = RawChannel::inherited();
+    let online = message(&FromWorker::Online { version: 1 }).repeat(1000);
+    channel.send(&online)?;
+    nix::unistd::write(io::stdout(), b"x")?;
+    loop {
+        channel.send(&online)?;
+    }
+}
+
+fn f52_a_worker_that_somebody_else_has_collected_is_replaced() {
+    // Children of a process that ignores SIGCHLD are collected by the kernel.
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=CHLD").arg(std::env::current_exe().unwrap());
+    command.args([ROLE, "master", "1", "1000", "1000", "serve", "127.0.0.1:0"]);
+    let mut master = Program::start(command);
+    let address = master.listening(1);
+    let pid = Pid::from_raw(master.worker("0.1").cast_signed());
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert_eq!(ask(&address), "0.2");
+    let line = master.line("worker 0.1 ended");
+    assert!(line.contains("collected by somebody else"), "{line}");
+    master.signal(Signal::SIGTERM);
+    assert!(master.wait().success());
+    master.silence();
+}
+
+fn f61_workers_are_replaced_when_directory_and_program_are_gone() {
+    let directory = Directory::new();
+    let program = directory.join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let folder = directory.join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let mut command = Command::new(&program);
+    command.args([ROLE, "master", "1", "1000", "1000", "serve", "127.0.0.1:0"]);
+    command.current_dir(&folder);
+    let mut master = Program::start(command);
+    let address = master.listening(1);
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::remove_file(&program).unwrap();
+    kill(Pid::from_raw(master.worker("0.1").cast_signed()), Signal::SIGKILL).unwrap();
+    assert_eq!(ask(&address), "0.2");
+    master.signal(Signal::SIGTERM);
+    assert!(master.wait().success());
+    master.silence();
+}

@@ -1,0 +1,47 @@
+//! Clusters of real processes.
+//!
+//! The master is a thread of the process that runs a test, or a program that the test starts; the
+//! workers are this binary again, in one of its roles. See `harness` for how tests run.
+
+mod addresses;
+mod chaos;
+mod crashes;
+mod descriptors;
+mod dispatch;
+mod environment;
+mod events;
+mod harness;
+mod hostile;
+mod orphans;
+mod shutdown;
+mod stalls;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [
+        addresses::TESTS,
+        chaos::TESTS,
+        crashes::TESTS,
+        descriptors::TESTS,
+        dispatch::TESTS,
+        environment::TESTS,
+        events::TESTS,
+        hostile::TESTS,
+        orphans::TESTS,
+        shutdown::TESTS,
+        stalls::TESTS,
+    ];
+    let roles = [
+        crashes::ROLES,
+        dispatch::ROLES,
+        environment::ROLES,
+        events::ROLES,
+        hostile::ROLES,
+        support::host::ROLES,
+        support::puppet::ROLES,
+        support::roles::ROLES,
+    ];
+    harness::main(&tests, &roles)
+}

@@ -1,0 +1,89 @@
+//! What the tests share.
+
+pub(crate) mod client;
+pub(crate) mod cluster;
+pub(crate) mod desk;
+pub(crate) mod host;
+pub(crate) mod program;
+pub(crate) mod puppet;
+pub(crate) mod raw;
+pub(crate) mod roles;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use runtime::Address;
+
+pub(crate) use client::{Client, ask, try_ask};
+pub(crate) use cluster::{Running, role};
+pub(crate) use desk::{Desk, Phone};
+pub(crate) use program::Program;
+pub(crate) use puppet::{puppet_builder, puppets};
+
+/// After which a wait fails; only a test that fails gets to see it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for what can only be looked for.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut has_happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !has_happened() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// What a line of `/proc/PID/FILE` says behind `key`.
+pub(crate) fn proc_field(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(Path::new("/proc").join(path)).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim_start_matches(':').trim().to_owned())
+}
+
+/// Whether a process is stopped; under a tracer the letter is a small one.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    proc_field(&format!("{pid}/status"), "State").is_some_and(|state| state.starts_with(['T', 't']))
+}
+
+/// How many connections wait to be accepted.
+pub(crate) fn backlog(address: &Address) -> usize {
+    let Address::Tcp(SocketAddr::V4(address)) = address else { panic!("{address} is not IPv4") };
+    let local = format!(":{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let listening = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // In state LISTEN, 0A, the receive queue is the backlog.
+    let mut listening = listening.filter(|f| f[1].ends_with(&local) && f[3] == "0A");
+    let (_, queue) = listening.next().expect("it listens")[4].split_once(':').unwrap();
+    usize::from_str_radix(queue, 16).unwrap()
+}
+
+/// A directory of the test's own, removed on drop.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Directory {
+        let mut number = 0;
+        loop {
+            let name = format!("cluster-test-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Directory(path),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
+    }
+
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

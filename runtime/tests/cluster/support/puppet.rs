@@ -1,0 +1,213 @@
+//! A worker that does what a test tells it, step by step.
+
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::thread::{self, JoinHandle};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use runtime::{Builder, Connection, Listener, Peer, Worker};
+use socket2::SockRef;
+
+use super::cluster::{Running, role};
+use super::desk::{Desk, Phone};
+use super::roles::{answer, park_for_ever, read_line, worker};
+use crate::harness::{Outcome, descriptors, roles};
+
+roles! {
+    puppet,
+}
+
+/// Starts a cluster of puppets that are ready.
+#[track_caller]
+pub(crate) fn puppets(desk: &Desk, workers: usize) -> Running {
+    let running = Running::start(puppet_builder(desk).workers(workers));
+    desk.ready(workers);
+    running
+}
+
+/// A cluster of puppets.
+pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
+    role("puppet", &[&desk.number()])
+}
+
+/// `puppet DESK`: says `ready ID`, and under the name of its slot does what it is told:
+///
+/// | order | answer |
+/// |---|---|
+/// | `listen ADDRESS` | `N ADDRESS`, by which number it is known from now on; or `KIND: TEXT` |
+/// | `close N` | `closed` |
+/// | `serve N` | `serving`; connections to that listener are served one at a time from now on |
+/// | `take N` | `took PEER`, the connection is kept; or `KIND: TEXT` |
+/// | `finish` | `finished`; the connections that it kept were served |
+/// | `limit` | `limited`; it can't have more descriptors than it has now |
+/// | `unlimit` | `unlimited`; it can have as many as it may |
+/// | `descriptors` | what it has open |
+/// | `break N` | `broken`; it has shut down its end of the mailbox |
+/// | `hang` | none, ever; nor does it stop |
+/// | `linger` | `lingering`; once it shall stop it says `stopping`, and goes on |
+/// | `leave` | `left`: it has closed its channel, and goes on |
+/// | `run COMMAND...` | what the command prints |
+/// | `exit`, `fail` | none: it ends, well or not |
+fn puppet(args: &[String]) -> Outcome {
+    let worker = worker()?;
+    let name = worker.id().to_string();
+    let mut puppet = Puppet {
+        phone: Phone::new(&args[0], &worker.id().slot.to_string())?,
+        name,
+        worker: Some(worker),
+        listeners: Vec::new(),
+        kept: Vec::new(),
+        serving: Vec::new(),
+        hoard: Vec::new(),
+        lingering: false,
+        stopping: false,
+    };
+    puppet.phone.say(&format!("ready {}", puppet.name))?;
+    while let Some(order) = puppet.order()? {
+        let (verb, rest) = order.split_once(' ').unwrap_or((&order, ""));
+        match verb {
+            "exit" => return Ok(()),
+            "fail" => return Err("it was told to fail".into()),
+            "hang" => park_for_ever(),
+            _ => {}
+        }
+        let answer = puppet.obey(verb, rest);
+        let text = answer.unwrap_or_else(|error| format!("{:?}: {error}", error.kind()));
+        puppet.phone.say(&text)?;
+    }
+    for thread in puppet.serving {
+        thread.join().expect("it does not panic")?;
+    }
+    Ok(())
+}
+
+struct Puppet {
+    phone: Phone,
+    name: String,
+    worker: Option<Worker>,
+    listeners: Vec<Option<Listener>>,
+    kept: Vec<Connection>,
+    serving: Vec<JoinHandle<io::Result<()>>>,
+    hoard: Vec<OwnedFd>,
+    lingering: bool,
+    /// Whether it goes on though it shall stop.
+    stopping: bool,
+}
+
+impl Puppet {
+    /// The next order; `None` when the worker shall stop.
+    fn order(&mut self) -> io::Result<Option<String>> {
+        let Some(worker) = self.worker.as_ref().filter(|_| !self.stopping) else {
+            return self.phone.hear().map(Some);
+        };
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = [readable(self.phone.as_fd()), readable(worker.as_fd())];
+        loop {
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) if fds[0].any() == Some(true) => return self.phone.hear().map(Some),
+                Ok(_) if self.lingering => break,
+                Ok(_) => return Ok(None),
+            }
+        }
+        self.stopping = true;
+        self.phone.say("stopping")?;
+        self.phone.hear().map(Some)
+    }
+
+    fn obey(&mut self, verb: &str, rest: &str) -> io::Result<String> {
+        match verb {
+            "listen" => {
+                let listener = self.worker.as_ref().expect("it has not left").listen(rest)?;
+                let told = format!("{} {}", self.listeners.len(), listener.local_address());
+                self.listeners.push(Some(listener));
+                Ok(told)
+            }
+            "close" => {
+                drop(self.listener(rest).take());
+                Ok("closed".into())
+            }
+            "serve" => {
+                let listener = self.listener(rest).take().expect("a listener");
+                let name = self.name.clone();
+                self.serving.push(thread::spawn(move || serve(&listener, &name)));
+                Ok("serving".into())
+            }
+            "take" => {
+                let (mut connection, peer) = self.listener(rest).as_ref().expect("one").accept()?;
+                connection.set_nonblocking(false)?;
+                connection.write_all(format!("{}\n", self.name).as_bytes())?;
+                self.kept.push(connection);
+                Ok(match peer {
+                    Peer::Tcp(address) => format!("took {address}"),
+                    Peer::Unix => "took unix".into(),
+                })
+            }
+            "finish" => {
+                self.kept.drain(..).try_for_each(finish)?;
+                Ok("finished".into())
+            }
+            "limit" => {
+                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+                let highest =
+                    descriptors().iter().filter_map(|d| d.split(' ').next()?.parse().ok()).max();
+                // Any gap below is used up by duplicates, which stay until the end.
+                setrlimit(Resource::RLIMIT_NOFILE, highest.map_or(0, |fd: u64| fd + 1), hard)?;
+                while let Ok(duplicate) = self.phone.as_fd().try_clone_to_owned() {
+                    self.hoard.push(duplicate);
+                }
+                Ok("limited".into())
+            }
+            "unlimit" => {
+                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+                setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+                self.hoard.clear();
+                Ok("unlimited".into())
+            }
+            "break" => {
+                let listener = self.listener(rest).as_ref().expect("a listener");
+                SockRef::from(listener).shutdown(Shutdown::Both)?;
+                Ok("broken".into())
+            }
+            "descriptors" => Ok(descriptors().into_iter().collect::<Vec<_>>().join("\n")),
+            "linger" => {
+                self.lingering = true;
+                Ok("lingering".into())
+            }
+            "leave" => {
+                drop(self.worker.take());
+                Ok("left".into())
+            }
+            "run" => {
+                let mut words = rest.split(' ');
+                let mut command = Command::new(words.next().expect("a command"));
+                let output = command.args(words).output()?;
+                Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+            }
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, verb)),
+        }
+    }
+
+    fn listener(&mut self, number: &str) -> &mut Option<Listener> {
+        let number: usize = number.parse().expect("a number");
+        &mut self.listeners[number]
+    }
+}
+
+fn serve(listener: &Listener, name: &str) -> io::Result<()> {
+    for connection in listener.incoming() {
+        let _ = answer(connection?, name);
+    }
+    Ok(())
+}
+
+/// Serves a connection that has been told the name already.
+fn finish(mut connection: Connection) -> io::Result<()> {
+    read_line(&mut connection)?;
+    connection.write_all(b"done\n")
+}
