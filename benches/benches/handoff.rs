@@ -65,30 +65,25 @@ fn bench(criterion: &mut Criterion, report: &mut Report, task: Task) {
         let mut reference = None;
         for contender in [Contender::Raw, Contender::Ours, Contender::OursBlocking] {
             let mut server = None;
-            let mut is_turn_of_reference = false;
+            let mut is_first = false;
             group.bench_function(BenchmarkId::new(contender.name(), workers), |bencher| {
                 let reference = &*reference.get_or_insert_with(start(Contender::Raw));
-                let server = match contender {
-                    Contender::Raw => reference,
-                    _ => &*server.get_or_insert_with(start(contender)),
-                };
+                let server = &*server.get_or_insert_with(start(contender));
                 bencher.iter_custom(|connections| {
                     let sample = |server| {
                         sample(server, task, connections).expect("every connection is handed over")
                     };
-                    if contender == Contender::Raw {
-                        return sample(server).total();
-                    }
-                    // Both in one sample, since what else runs on a machine changes by the second.
-                    is_turn_of_reference = !is_turn_of_reference;
-                    let (sample, beside) = if is_turn_of_reference {
+                    // Both in one sample, since what else runs on a machine changes by the second;
+                    // raw beside another raw shows how much that leaves to chance.
+                    is_first = !is_first;
+                    let (own, beside) = if is_first {
+                        (sample(server), sample(reference))
+                    } else {
                         let beside = sample(reference);
                         (sample(server), beside)
-                    } else {
-                        (sample(server), sample(reference))
                     };
-                    report.add(task, workers, contender, sample, beside);
-                    sample.total()
+                    report.add(task, workers, contender, own, beside);
+                    own.total()
                 });
             });
         }

@@ -84,11 +84,13 @@ impl Mailbox {
 /// Takes connections out of mailboxes, and loses none for want of a descriptor.
 ///
 /// A message that arrives when the process has no descriptor left loses the one that it carries:
-/// the kernel closes it. So a descriptor is held in reserve and given up just before a message is
-/// taken; where there is none to hold, nothing is taken.
+/// the kernel closes it. So a descriptor is made and given up just before a message is taken; where
+/// that fails, nothing is taken.
 #[derive(Debug, Default)]
 pub(crate) struct Taker {
-    reserve: Option<OwnedFd>,
+    /// Whether the last look found a connection. After the last of them comes a look that finds
+    /// nothing, for which it would be a waste to make a descriptor.
+    may_be_empty: bool,
 }
 
 impl Taker {
@@ -97,12 +99,12 @@ impl Taker {
     /// Never blocks, whatever others who hold this end have made of its mode. When the process is
     /// out of descriptors (`EMFILE`, `ENFILE`), everything stays where it is.
     pub(crate) fn take(&mut self, receiver: BorrowedFd<'_>) -> io::Result<Taken> {
-        if self.reserve.is_none() {
-            self.reserve = Some(receiver.try_clone_to_owned()?);
+        if std::mem::take(&mut self.may_be_empty) && sys::waiting_bytes(receiver)? == 0 {
+            return Ok(Taken::Empty);
         }
-        drop(self.reserve.take());
+        drop(receiver.try_clone_to_owned()?);
         let taken = take(receiver);
-        self.reserve = receiver.try_clone_to_owned().ok();
+        self.may_be_empty = matches!(taken, Ok(Taken::Connection(_)));
         taken
     }
 }

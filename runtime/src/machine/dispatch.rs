@@ -176,7 +176,7 @@ impl<C> Dispatch<C> {
 
     /// Whether any worker takes connections from this listener.
     pub(crate) fn has_reader(&self) -> bool {
-        self.mailboxes.iter().any(|mailbox| mailbox.reader.is_some())
+        self.mailboxes.iter().any(|mailbox| mailbox.reader.is_some() && mailbox.weight > 0)
     }
 
     pub(crate) fn is_read_by(&self, worker: WorkerId) -> bool {

@@ -9,9 +9,11 @@ mod workers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 pub(crate) use self::program::Program;
@@ -23,9 +25,9 @@ use crate::clock::Clock;
 use crate::cluster::{Control, Publisher};
 use crate::error::Error;
 use crate::event::{Event, WorkerId};
-use crate::machine::{Input, ListenerId, Machine, MailboxId, Output};
+use crate::machine::{Input, ListenerId, Machine, MailboxId, Output, Time};
 use crate::mailbox::{Accepted, Mailbox};
-use crate::sys;
+use crate::sys::{self, Timer};
 
 /// How long to wait before a channel that was throttled tries again.
 const THROTTLE_PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +51,7 @@ pub(crate) struct Config {
 enum Subject {
     Signals,
     Commands,
+    Timer,
     Process(WorkerId),
     Channel(WorkerId),
     Listener(ListenerId),
@@ -60,6 +63,9 @@ pub(crate) struct Master {
     config: Config,
     machine: Machine<Accepted>,
     clock: Clock,
+    timer: Timer,
+    /// What the timer is set to.
+    alarm: Option<Time>,
     poll: Poll,
     next_token: usize,
     subjects: HashMap<Token, Subject>,
@@ -91,6 +97,8 @@ impl Master {
             config,
             machine,
             clock: Clock::start(),
+            timer: Timer::new()?,
+            alarm: None,
             poll,
             next_token: 0,
             subjects: HashMap::new(),
@@ -108,6 +116,9 @@ impl Master {
         let token = master.token(Subject::Commands);
         let waker = mio::Waker::new(master.poll.registry(), token)?;
         master.control.set_waker(waker);
+        let token = master.token(Subject::Timer);
+        let timer = master.timer.as_fd().as_raw_fd();
+        master.poll.registry().register(&mut SourceFd(&timer), token, Interest::READABLE)?;
         if master.config.handle_signals {
             let mut signals = Signals::install()?;
             let token = master.token(Subject::Signals);
@@ -138,11 +149,11 @@ impl Master {
     /// One turn: wait, then control first, connections after, time last.
     fn turn(&mut self, events: &mut Events) -> Result<(), Error> {
         let busy = !self.unheard.is_empty() || self.listeners.values().any(Listening::is_due);
-        let until_timeout = self.machine.next_timeout().map(|time| self.clock.until(time));
-        let until_retry = (!self.throttled.is_empty()).then_some(THROTTLE_PAUSE);
-        let timeout = match busy {
-            true => Some(Duration::ZERO),
-            false => until_timeout.into_iter().chain(until_retry).min(),
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else {
+            self.set_alarm().map_err(|error| Error::io("set the timer", error))?;
+            (!self.throttled.is_empty()).then_some(THROTTLE_PAUSE)
         };
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -164,6 +175,7 @@ impl Master {
                 Some(Subject::Room(mailbox)) => self.room(mailbox),
                 Some(Subject::Signals) => self.take_signals(),
                 Some(Subject::Commands) => self.take_commands(),
+                Some(Subject::Timer) => self.alarm = None,
                 None => {}
             }
         }
@@ -179,6 +191,16 @@ impl Master {
         let now = self.clock.now();
         self.machine.handle_timeout(now);
         self.drain();
+        Ok(())
+    }
+
+    /// Sets the timer to the machine's next timeout, if that has changed.
+    fn set_alarm(&mut self) -> io::Result<()> {
+        let next = self.machine.next_timeout();
+        if next != self.alarm {
+            self.timer.set(next.map(|time| self.clock.until(time)))?;
+            self.alarm = next;
+        }
         Ok(())
     }
 

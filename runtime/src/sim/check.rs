@@ -11,6 +11,9 @@ use crate::machine::{FromWorker, Input, Signal};
 /// How long the machine may wait after the kernel had no room for a descriptor.
 const BUSY_REST_MAX: Time = Time::from_millis(25);
 
+/// How many connections the machine holds for a listener at most.
+const PENDING_MAX: usize = 2;
+
 impl World {
     /// After every input.
     pub(super) fn check_step(&mut self) {
@@ -23,11 +26,10 @@ impl World {
         if inside != held {
             self.violate(format!("I1: the machine holds {inside} connections of {held}"));
         }
-        let slots = self.plan.slots();
         for listener in 0..self.sockets.len() {
             let (held, accepting) = (self.sockets[listener].held, self.sockets[listener].accepting);
-            // Of every slot that is taken back: one on its way to a taker, and the next.
-            if held > 2 * slots {
+            // One that was accepted and one that was taken back.
+            if held > PENDING_MAX {
                 self.violate(format!("I9: {held} connections pending at listener {listener}"));
             }
             if held > 0 && accepting {

@@ -2,7 +2,7 @@
 //!
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
-//! `pass_channel` and `inherited_channel` (the channel's way into a child); `mailbox_pair`,
+//! `Timer` (a delay as a descriptor); `pass_channel` and `inherited_channel` (the channel's way into a child); `mailbox_pair`,
 //! `waiting_bytes`; `is_single_threaded`, `remove_var`; `raise_descriptor_limit`; `accept_failure`.
 
 #[cfg(not(target_os = "linux"))]
@@ -10,6 +10,10 @@ compile_error!("runtime supports Linux; other systems follow");
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod timer;
+
+pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
     AcceptFailure, EADDRINUSE, EMFILE, ESHUTDOWN, Process, accept_failure, inherited_channel,

@@ -1,6 +1,8 @@
 //! Workers that die, and what becomes of their connections and slots.
 
+use std::fs::rename;
 use std::io;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,12 +14,12 @@ use nix::unistd::Pid;
 use runtime::machine::FromWorker;
 use runtime::{Event, Exit, KillReason, RestartPolicy, WorkerId};
 
-use crate::harness::{Outcome, ROLE, children, roles, tests};
+use crate::harness::{Outcome, ROLE, children, descriptors, roles, tests};
 use crate::support::cluster::{exit_of, told};
 use crate::support::raw::{RawChannel, message};
 use crate::support::roles::{serve_as, worker};
 use crate::support::{
-    Client, Desk, Directory, Program, Running, ask, puppet_builder, puppets, role, try_ask,
+    Client, Desk, Directory, Program, Running, ask, puppets, role, try_ask, wait_until,
 };
 
 tests! {
@@ -27,6 +29,7 @@ tests! {
     f43_a_slot_whose_workers_crash_is_given_up_and_the_others_go_on,
     f43_a_cluster_whose_workers_all_crash_ends_with_an_error,
     f08_a_program_that_is_not_there_is_named_and_given_up,
+    f08_a_program_that_comes_back_is_started_again,
     f44_a_worker_that_does_not_come_online_is_killed,
     a_worker_that_ends_well_unasked_is_replaced,
     f51_workers_that_die_together_are_all_collected_and_replaced,
@@ -61,6 +64,7 @@ fn f15_killed_workers_lose_only_what_they_had_taken() {
     let serve = role("serve", &["127.0.0.1:0"]).workers(4).restart(quickly(0));
     let mut running = Running::start(serve);
     let address = running.listening(4);
+    let before = descriptors().len();
     let enough = AtomicBool::new(false);
     let work = || {
         let (mut served, mut failures) = (0, Vec::new());
@@ -76,11 +80,9 @@ fn f15_killed_workers_lose_only_what_they_had_taken() {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
         for round in 0..KILLS {
-            // A pace, at which events are taken in.
             running.passes(Duration::from_millis(40));
             // Slots in an order without rhythm.
-            running.listening(1);
-            running.signal(running.some_listening(round * 7 + round * round), Signal::SIGKILL);
+            running.kill_some(round * 7 + round * round);
         }
         enough.store(true, Ordering::Relaxed);
         for client in clients {
@@ -95,6 +97,7 @@ fn f15_killed_workers_lose_only_what_they_had_taken() {
     assert!(failures.len() <= KILLS, "{} failures: {failures:?}", failures.len());
     assert!(served > KILLS, "only {served} were served");
     running.listening(4);
+    wait_until("the master has as many descriptors as before", || descriptors().len() == before);
     let log = running.stop();
     let killed = Exit::Signal { signal: 9, core_dumped: false };
     let deaths = log.iter().filter(|e| matches!(e, Event::Exited { exit, .. } if *exit == killed));
@@ -103,10 +106,7 @@ fn f15_killed_workers_lose_only_what_they_had_taken() {
 
 fn f15_connections_that_wait_for_a_killed_worker_go_to_others() {
     let desk = Desk::new();
-    // So that no stall helps.
-    let patient = puppet_builder(&desk).workers(2).stall_timeout(Duration::from_secs(3600));
-    let mut running = Running::start(patient);
-    desk.ready(2);
+    let mut running = puppets(&desk, 2);
     let address = desk.listen("0", 0, "127.0.0.1:0");
     assert_eq!(desk.listen("1", 0, "127.0.0.1:0"), address);
     let mut clients: Vec<_> = (0..6).map(|_| Client::connect(&address)).collect();
@@ -221,6 +221,28 @@ fn f08_a_program_that_is_not_there_is_named_and_given_up() {
         }
         assert!(log.contains(&Event::SlotFailed { slot: 0, failures: 2 }), "{}", told(&log));
     }
+}
+
+fn f08_a_program_that_comes_back_is_started_again() {
+    let directory = Directory::new();
+    let [program, away] = ["program", "away"].map(|name| directory.join(name));
+    symlink(std::env::current_exe().unwrap(), &program).unwrap();
+    let builder = role("serve", &["127.0.0.1:0"]).workers(2).program(&program);
+    let mut running = Running::start(builder.restart(quickly(0)));
+    let address = running.listening(2);
+    rename(&program, &away).unwrap();
+    running.signal(0, Signal::SIGKILL);
+    running.until("it can't be started, again and again", |log| {
+        let failures = log.iter().filter(|event| matches!(event, Event::SpawnFailed { .. }));
+        (failures.count() == 5).then_some(())
+    });
+    assert_eq!([ask(&address), ask(&address)], ["1.1", "1.1"]);
+    rename(&away, &program).unwrap();
+    running.listening(2);
+    let mut names = [ask(&address), ask(&address)];
+    names.sort();
+    assert!(names[0].starts_with("0.") && names[1] == "1.1", "{names:?}");
+    running.stop();
 }
 
 fn f44_a_worker_that_does_not_come_online_is_killed() {

@@ -22,6 +22,7 @@ tests! {
     a_hook_or_policy_that_panics_leaves_no_process,
     the_events_end_with_the_cluster,
     two_clusters_live_side_by_side,
+    by_default_there_is_a_worker_for_each_processor,
     settings_out_of_range_are_refused,
     a_cluster_at_rest_sleeps,
 }
@@ -172,6 +173,14 @@ fn two_clusters_live_side_by_side() {
     second.signal(0, Signal::SIGKILL);
     second.listens(0, 2);
     second.stop();
+}
+
+fn by_default_there_is_a_worker_for_each_processor() {
+    let mut running = Running::start(role("serve", &["127.0.0.1:0"]));
+    let processors = std::thread::available_parallelism().unwrap().get();
+    running.listening(processors);
+    assert_eq!(running.cluster.workers().len(), processors);
+    running.stop();
 }
 
 fn settings_out_of_range_are_refused() {

@@ -1,9 +1,9 @@
 //! Runs the tests, each in a process of its own, a few at a time.
 //!
 //! A process that runs one test can be looked over afterwards as a whole: no descriptor, thread or
-//! child may be left. It can also be what the usual harness can't: single-threaded at its start, out
-//! of descriptors, without privileges, killed. The programs that tests start, workers above all, are
-//! this binary too, in a [`Role`].
+//! child may be left. It can also be what the usual harness can't: single-threaded at its start,
+//! out of descriptors, without privileges, killed. The programs that tests start, workers above
+//! all, are this binary too, in a [`Role`].
 //!
 //! `cargo test -p runtime --test cluster -- [--test-threads N] [--exact] [FILTER...]`
 
@@ -203,7 +203,7 @@ fn clear_children() -> Vec<String> {
     described
 }
 
-/// What cargo's and libtest's users write behind `--`; what they write and we don't know is ignored.
+/// What cargo's and libtest's users write behind `--`. What we don't know is ignored.
 #[derive(Default)]
 struct Options {
     list: bool,

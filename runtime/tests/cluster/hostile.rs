@@ -68,11 +68,8 @@ fn attack(args: &[String]) -> Outcome {
         "50 descriptors" => send_descriptors(&channel, 50, 50)?,
         "50 descriptors unannounced" => send_descriptors(&channel, 50, 0)?,
         "half" => channel.send(&message(&listen(1))[..12])?,
-        "flood" => flood(&channel, || FromWorker::Online { version: 1 }),
-        "unheard" => {
-            let mut requests = 0..;
-            flood(&channel, || listen(requests.next().expect("it has no end")));
-        }
+        "flood" => flood(&channel, &FromWorker::Online { version: 1 }),
+        "unheard" => flood(&channel, &listen(1)),
         "close others" => (0..10_u32)
             .chain([u32::MAX])
             .try_for_each(|listener| channel.send(&message(&FromWorker::Close { listener })))?,
@@ -87,14 +84,10 @@ fn send_descriptors(channel: &RawChannel, count: usize, announced: u8) -> io::Re
     channel.send_with(&frame(kind, announced, &payload), &descriptors)
 }
 
-/// Sends for as long as somebody takes it.
-fn flood(channel: &RawChannel, mut next: impl FnMut() -> FromWorker) {
-    loop {
-        let batch: Vec<u8> = (0..1000).flat_map(|_| message(&next())).collect();
-        if channel.send(&batch).is_err() {
-            return;
-        }
-    }
+/// Sends for as long as somebody takes it, faster than anybody can read.
+fn flood(channel: &RawChannel, next: &FromWorker) {
+    let batch = message(next).repeat(1000);
+    while channel.send(&batch).is_ok() {}
 }
 
 const ATTACKER: WorkerId = WorkerId { slot: 0, generation: 1 };
@@ -222,9 +215,7 @@ fn listeners_are_limited_and_those_that_exist_go_on() {
 
 fn a_broken_mailbox_is_replaced_with_what_waits_in_it() {
     let desk = Desk::new();
-    let patient = puppet_builder(&desk).workers(2).stall_timeout(Duration::from_secs(3600));
-    let mut running = Running::start(patient);
-    desk.ready(2);
+    let mut running = puppets(&desk, 2);
     let address = desk.listen("0", 0, "127.0.0.1:0");
     desk.listen("1", 0, "127.0.0.1:0");
     let mut clients: Vec<_> = (0..4).map(|_| Client::connect(&address)).collect();

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use runtime::Address;
 
 use crate::harness::tests;
-use crate::support::{Client, Directory, Program, ask, backlog, proc_field, wait_until};
+use crate::support::{Client, Directory, Program, ask, wait_until_in_mailboxes};
 
 tests! {
     f75_a_request_in_progress_is_finished_without_the_master,
@@ -53,12 +53,7 @@ fn f75_connections_that_wait_are_served_without_the_master() {
     let mut taken = [Client::connect(&address), Client::connect(&address)];
     taken.iter_mut().for_each(|client| drop(client.line()));
     let mut waiting: Vec<_> = (0..6).map(|_| Client::connect(&address)).collect();
-    // The master has put all into mailboxes once it sleeps and its listener has nothing left. In
-    // between, one at a time is in its hands only.
-    let status = format!("{}/status", master.pid());
-    wait_until("they are in the mailboxes", || {
-        backlog(&address) == 0 && proc_field(&status, "State").is_some_and(|s| s.starts_with('S'))
-    });
+    wait_until_in_mailboxes(&address, master.pid());
     master.signal(Signal::SIGKILL);
     master.wait();
     taken.iter_mut().for_each(Client::finish);

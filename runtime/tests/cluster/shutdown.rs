@@ -22,10 +22,12 @@ tests! {
     a_worker_that_works_on_gets_sigterm_after_the_drain_timeout,
     a_worker_that_ignores_sigterm_is_killed_after_the_kill_timeout,
     each_further_shutdown_goes_one_step_further,
+    a_second_shutdown_does_not_wait_for_the_backlog,
     a_cluster_can_stop_before_its_workers_are_online,
     a_worker_that_dies_while_the_cluster_stops_is_not_replaced,
     a_stopped_worker_does_not_keep_the_cluster_from_stopping,
     a_listener_that_nobody_reads_does_not_delay_the_end,
+    a_listener_whose_workers_have_no_weight_does_not_delay_the_end,
     a_listener_whose_only_worker_dies_meanwhile_does_not_delay_the_end,
     dropping_a_cluster_ends_it_quickly,
     sigterm_and_sigint_stop_a_program_well,
@@ -154,6 +156,23 @@ fn each_further_shutdown_goes_one_step_further() {
     assert_eq!(exit_of(&log, 0, 1), (killed(), true));
 }
 
+fn a_second_shutdown_does_not_wait_for_the_backlog() {
+    let builder = role("serve", &["127.0.0.1:0"]).workers(1).mailbox_connections(1);
+    let mut running = Running::start(builder.drain_timeout(LONG).kill_timeout(LONG));
+    let address = running.listening(1);
+    // More than the mailbox holds; and the first keeps the worker.
+    let mut clients: Vec<_> = (0..50).map(|_| Client::connect(&address)).collect();
+    clients[0].line();
+    running.cluster.shutdown();
+    running.happens("it stops", |event| *event == Event::Stopping);
+    let log = running.stop();
+    assert_eq!(exit_of(&log, 0, 1), (terminated(), true));
+    for client in &mut clients {
+        let error = client.try_finish().expect_err("nobody serves it");
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "left waiting");
+    }
+}
+
 fn a_cluster_can_stop_before_its_workers_are_online() {
     let builder = Cluster::builder().program("sleep").args(["1000"]).workers(3);
     let log = Running::start(builder.drain_timeout(LONG).kill_timeout(LONG)).stop();
@@ -202,6 +221,17 @@ fn a_listener_that_nobody_reads_does_not_delay_the_end() {
     let log = running.stop();
     assert_eq!(exit_of(&log, 0, 1), (Exit::Code(0), true));
     assert_eq!(exit_of(&log, 1, 1), (Exit::Code(0), true));
+}
+
+fn a_listener_whose_workers_have_no_weight_does_not_delay_the_end() {
+    let desk = Desk::new();
+    let builder = puppet_builder(&desk).weights([0, 1]).drain_timeout(LONG);
+    let mut running = Running::start(builder);
+    desk.ready(2);
+    desk.listen("0", 0, "127.0.0.1:0");
+    running.listening(1);
+    let log = running.stop();
+    assert_eq!(exit_of(&log, 0, 1), (Exit::Code(0), true));
 }
 
 fn a_listener_whose_only_worker_dies_meanwhile_does_not_delay_the_end() {
@@ -331,6 +361,8 @@ fn f60_signals_that_the_parent_has_blocked_are_heard() {
     command.args([ROLE, "master", "1", "1000", "1000", "serve", "127.0.0.1:0"]);
     let mut master = Program::start(command);
     master.listening(1);
+    let worker = format!("{}/status", master.worker("0.1"));
+    assert_eq!(proc_field(&worker, "SigBlk").as_deref(), Some("0000000000000000"));
     master.signal(Signal::SIGTERM);
     assert!(master.wait().success());
     master.silence();
@@ -340,7 +372,7 @@ fn f60_signals_that_the_parent_has_blocked_are_heard() {
 
 fn connections_that_nobody_could_serve_are_closed_and_counted() {
     let desk = Desk::new();
-    let builder = puppet_builder(&desk).workers(2).stall_timeout(LONG).drain_timeout(SHORT);
+    let builder = puppet_builder(&desk).workers(2).drain_timeout(SHORT);
     let mut running = Running::start(builder.kill_timeout(SHORT));
     desk.ready(2);
     let address = desk.listen("0", 0, "127.0.0.1:0");

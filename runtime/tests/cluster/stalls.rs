@@ -9,6 +9,7 @@ use runtime::{Event, WorkerId};
 use crate::harness::tests;
 use crate::support::{
     Client, Desk, Program, Running, ask, is_stopped, puppet_builder, role, wait_until,
+    wait_until_in_mailboxes,
 };
 
 tests! {
@@ -141,28 +142,28 @@ fn a_listener_that_nobody_serves_stalls_by_itself() {
 }
 
 fn f48_a_suspended_master_finds_nobody_stalled() {
-    let mut master = Program::role("master", &["2", "1000", "1000", "serve", "127.0.0.1:0"]);
+    let mut master = Program::role("master", &["2", "1000", "1000", "hasty", "127.0.0.1:0"]);
     let address = master.listening(2);
     let mut busy = Client::connect(&address);
     assert_eq!(busy.line(), "0.1");
-    // Worker 0 has something in its mailbox, which the master will check.
-    let mut waiting = [Client::connect(&address), Client::connect(&address)];
-    assert_eq!(waiting[0].line(), "1.1");
+    // Worker 0 gets something into its mailbox, which the master will check.
+    let mut clients = vec![Client::connect(&address), Client::connect(&address)];
+    assert_eq!(clients[0].line(), "1.1");
+    wait_until_in_mailboxes(&address, master.pid());
     master.signal(Signal::SIGSTOP);
     wait_until("it is stopped", || is_stopped(master.pid()));
-    // Longer than its stall timeout, and what its drain and kill timeouts would be.
-    master.passes(Duration::from_millis(1200));
-    busy.finish();
-    let mut late: Vec<_> = (0..10).map(|_| Client::connect(&address)).collect();
+    // Longer than its stall timeout, 1.2 s.
+    master.passes(Duration::from_millis(1300));
+    clients.extend((0..10).map(|_| Client::connect(&address)));
     master.signal(Signal::SIGCONT);
-    waiting[1].line();
-    for client in waiting.iter_mut().chain(&mut late) {
-        client.send("\n").unwrap();
-    }
-    for client in waiting.iter_mut() {
-        client.expect_done().unwrap();
-    }
-    for client in &mut late {
+    // It makes up for one check, of which three in a row would make a stall.
+    master.passes(Duration::from_millis(50));
+    busy.finish();
+    clients.iter_mut().for_each(|client| client.send("\n").unwrap());
+    assert_eq!(clients[1].line(), "0.1");
+    clients[0].expect_done().unwrap();
+    clients[1].expect_done().unwrap();
+    for client in &mut clients[2..] {
         client.line();
         client.expect_done().unwrap();
     }

@@ -69,11 +69,14 @@ impl Running {
         })
     }
 
-    /// A slot whose worker listens, as far as is known: the `number`-th of them, round and round.
-    pub(crate) fn some_listening(&self, number: usize) -> usize {
+    /// Kills a worker that listens, the `number`-th of them, round and round; waits for its end.
+    #[track_caller]
+    pub(crate) fn kill_some(&mut self, number: usize) {
+        self.listening(1);
         let listening = listening(&self.log);
-        let mut workers = listening.keys().cycle();
-        workers.nth(number % listening.len()).expect("one listens").slot
+        let worker = *listening.keys().nth(number % listening.len()).expect("one listens");
+        self.signal(worker.slot, Signal::SIGKILL);
+        self.exits(worker.slot, worker.generation);
     }
 
     /// Takes in what happens for some time: a pace, no way to wait for anything.
@@ -197,6 +200,7 @@ fn assert_order(log: &[Event]) {
     enum State {
         Spawned,
         Online,
+        Killed,
         Ended,
     }
     let mut states: BTreeMap<WorkerId, State> = BTreeMap::new();
@@ -208,8 +212,12 @@ fn assert_order(log: &[Event]) {
             Event::Listening { worker, .. } | Event::ListenFailed { worker, .. } => {
                 (worker, vec![Some(State::Online)], State::Online)
             }
+            Event::Killed { worker, .. } => {
+                (worker, vec![Some(State::Spawned), Some(State::Online)], State::Killed)
+            }
             Event::Exited { worker, .. } => {
-                (worker, vec![Some(State::Spawned), Some(State::Online)], State::Ended)
+                let alive = [State::Spawned, State::Online, State::Killed];
+                (worker, alive.map(Some).to_vec(), State::Ended)
             }
             _ => continue,
         };

@@ -60,6 +60,15 @@ pub(crate) fn backlog(address: &Address) -> usize {
     usize::from_str_radix(queue, 16).unwrap()
 }
 
+/// Waits until a master of one thread has put all connections that have come into mailboxes.
+#[track_caller]
+pub(crate) fn wait_until_in_mailboxes(address: &Address, master: u32) {
+    // That is when it sleeps and its listener has nothing left. In between it has one in its hands.
+    let status = format!("{master}/status");
+    let sleeps = || proc_field(&status, "State").is_some_and(|state| state.starts_with('S'));
+    wait_until("they are in the mailboxes", || backlog(address) == 0 && sleeps());
+}
+
 /// A directory of the test's own, removed on drop.
 pub(crate) struct Directory(PathBuf);
 

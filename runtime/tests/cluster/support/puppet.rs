@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,9 +30,9 @@ pub(crate) fn puppets(desk: &Desk, workers: usize) -> Running {
     running
 }
 
-/// A cluster of puppets.
+/// A cluster of puppets, who may take their time.
 pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
-    role("puppet", &[&desk.number()])
+    role("puppet", &[&desk.number()]).stall_timeout(Duration::from_secs(3600))
 }
 
 /// `puppet DESK`: says `ready ID`, and under the name of its slot does what it is told:
@@ -152,23 +153,8 @@ impl Puppet {
                 self.kept.drain(..).try_for_each(finish)?;
                 Ok("finished".into())
             }
-            "limit" => {
-                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-                let highest =
-                    descriptors().iter().filter_map(|d| d.split(' ').next()?.parse().ok()).max();
-                // Any gap below is used up by duplicates, which stay until the end.
-                setrlimit(Resource::RLIMIT_NOFILE, highest.map_or(0, |fd: u64| fd + 1), hard)?;
-                while let Ok(duplicate) = self.phone.as_fd().try_clone_to_owned() {
-                    self.hoard.push(duplicate);
-                }
-                Ok("limited".into())
-            }
-            "unlimit" => {
-                let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-                setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-                self.hoard.clear();
-                Ok("unlimited".into())
-            }
+            "limit" => self.limit().map(|()| "limited".into()),
+            "unlimit" => self.unlimit().map(|()| "unlimited".into()),
             "break" => {
                 let listener = self.listener(rest).as_ref().expect("a listener");
                 SockRef::from(listener).shutdown(Shutdown::Both)?;
@@ -191,6 +177,26 @@ impl Puppet {
             }
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, verb)),
         }
+    }
+
+    fn limit(&mut self) -> io::Result<()> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let descriptors = descriptors();
+        let numbers = descriptors.iter().filter_map(|text| text.split(' ').next()?.parse().ok());
+        let limit = numbers.max().map_or(0, |highest: u64| highest + 1);
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
+        // Any gap below is used up by duplicates.
+        while let Ok(duplicate) = self.phone.as_fd().try_clone_to_owned() {
+            self.hoard.push(duplicate);
+        }
+        Ok(())
+    }
+
+    fn unlimit(&mut self) -> io::Result<()> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        self.hoard.clear();
+        Ok(())
     }
 
     fn listener(&mut self, number: &str) -> &mut Option<Listener> {
