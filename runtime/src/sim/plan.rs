@@ -52,6 +52,8 @@ pub enum Fault {
     CrashLoop,
     /// A worker is stopped by SIGSTOP for a while.
     Freeze,
+    /// A worker that is stopped is killed, and not continued.
+    KillFrozen,
     /// A worker takes and serves slowly.
     Slow,
     /// A worker closes its channel and runs on.

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::kernel::{Message, Place};
-use super::script::{Act, CRASH, Script};
+use super::plan::Fault;
+use super::script::{Act, CRASH, KILLED, Script};
 use super::world::{Happening, World};
 use super::{MASTER_LATE_MAX, Time, address};
 use crate::event::{Exit, WorkerId};
@@ -334,7 +335,9 @@ impl World {
             Act::Die(exit) => return self.die(pid, exit),
             Act::Freeze(span) => {
                 self.stop(pid);
-                return self.schedule(span, Happening::Process(pid, Step::Thaw));
+                let killed = self.source.chance(self.plan.rate(Fault::KillFrozen));
+                let step = if killed { Step::Killed(KILLED) } else { Step::Thaw };
+                return self.schedule(span, Happening::Process(pid, step));
             }
             Act::HangUp => {
                 process.send(Sent::End);

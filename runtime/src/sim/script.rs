@@ -75,6 +75,9 @@ impl Default for Script {
 /// SIGSEGV, as a way to end.
 pub(super) const CRASH: Exit = Exit::Signal { signal: 11, core_dumped: false };
 
+/// SIGKILL, as a way to end.
+pub(super) const KILLED: Exit = Exit::Signal { signal: 9, core_dumped: false };
+
 impl Script {
     /// A worker that crashes at this time.
     #[must_use]
@@ -135,7 +138,7 @@ impl Script {
                     CRASH,
                     Exit::Code(0),
                     Exit::Code(1),
-                    Exit::Signal { signal: 9, core_dumped: false },
+                    KILLED,
                     Exit::Unknown,
                 ])),
                 Act::Freeze(_) => {

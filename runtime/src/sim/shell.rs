@@ -5,11 +5,11 @@ use super::Token;
 use super::kernel::{Message, Place, Socket, SocketState};
 use super::plan::Fault;
 use super::process::{Process, Step};
-use super::script::Script;
+use super::script::{KILLED, Script};
 use super::world::{Happening, World};
 use super::{EXIT_LATE_MAX, Time};
 use crate::address::Address;
-use crate::event::{Exit, WorkerId};
+use crate::event::WorkerId;
 use crate::machine::{Input, ListenerId, MailboxId, Output, Refusal, Signal, ToWorker};
 use crate::sys::EADDRINUSE;
 
@@ -175,8 +175,7 @@ impl World {
         if kill {
             process.killed_at = Some(clock);
             self.unseat_reader(pid);
-            let exit = Exit::Signal { signal: 9, core_dumped: false };
-            self.schedule(after, Happening::Process(pid, Step::Killed(exit)));
+            self.schedule(after, Happening::Process(pid, Step::Killed(KILLED)));
         } else {
             process.termed_at = Some(clock);
             self.schedule(after, Happening::Process(pid, Step::Term));

@@ -2,8 +2,9 @@
 //!
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
-//! `Timer` (a delay as a descriptor); `pass_channel` and `inherited_channel` (the channel's way into a child); `mailbox_pair`,
-//! `waiting_bytes`; `is_single_threaded`, `remove_var`; `raise_descriptor_limit`; `accept_failure`.
+//! `pass_channel`, `inode`, `is_open` and `inherited_channel` (the channel's way into a child);
+//! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `take_from_environment`;
+//! `raise_descriptor_limit`; `is_shortage`, `accept_failure` (what errors mean).
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("runtime supports Linux; other systems follow");
