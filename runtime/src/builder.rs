@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use scheduler::{Policy, RoundRobin, SmoothWeighted};
 
-use crate::cluster::{Cluster, Control, EventHook, Publisher};
+use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::event::Event;
 use crate::machine::{self, Machine, PolicyFactory, RestartPolicy, SLOTS_MAX};
-use crate::shell::{self, Master, Program};
+use crate::shell::{self, Control, EventHook, Master, Program, Publisher};
 use crate::worker::{self, Worker};
 
 /// The most connections that one mailbox may be made for.

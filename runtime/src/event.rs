@@ -47,6 +47,15 @@ impl fmt::Display for ParseWorkerIdError {
 
 impl std::error::Error for ParseWorkerIdError {}
 
+/// A worker that has a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// The worker.
+    pub id: WorkerId,
+    /// Its process id.
+    pub pid: u32,
+}
+
 /// How a worker's process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -34,9 +34,9 @@ mod worker;
 
 pub use address::{Address, ParseAddressError, Peer};
 pub use builder::Builder;
-pub use cluster::{Cluster, WorkerInfo};
+pub use cluster::Cluster;
 pub use error::Error;
-pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId};
+pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo};
 pub use machine::RestartPolicy;
 pub use worker::{Connection, Incoming, Listener, Worker};
 

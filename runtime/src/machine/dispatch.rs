@@ -70,6 +70,8 @@ struct Mailbox {
     /// The next check, while something waits and somebody should read it.
     check_at: Option<Time>,
     strikes: u8,
+    /// Whether the next count only tells where we are: neither progress nor a strike.
+    recount: bool,
     /// How many connections were taken back so far, while that goes on.
     taking_back: Option<u32>,
 }
@@ -149,6 +151,7 @@ impl<C> Dispatch<C> {
             probe: Probe::None,
             check_at: None,
             strikes: 0,
+            recount: false,
             taking_back: None,
         };
         Dispatch {
@@ -286,7 +289,9 @@ impl<C> Dispatch<C> {
         let Some(reader) = mailbox.reader else { return };
         let progress = waiting < mailbox.waiting || waiting == 0;
         mailbox.waiting = waiting;
-        if progress {
+        if std::mem::take(&mut mailbox.recount) {
+            // Taking back passes over probes, which nobody counted.
+        } else if progress {
             let was_stalled = mailbox.stalled;
             mailbox.clear_stall();
             if was_stalled {
@@ -535,6 +540,7 @@ impl<C> Dispatch<C> {
 
     fn end_take_back(&mut self, slot: usize, out: &mut VecDeque<Output<C>>) {
         let connections = self.mailboxes[slot].taking_back.take().unwrap_or(0);
+        self.mailboxes[slot].recount = self.mailboxes[slot].waiting > 0;
         if connections > 0 {
             out.push_back(Output::Event(Event::TakenBack { slot, connections }));
         }

@@ -5,6 +5,7 @@ mod connections;
 mod listener;
 mod program;
 mod signals;
+mod user;
 mod workers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -17,12 +18,12 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 pub(crate) use self::program::Program;
+pub(crate) use self::user::{Control, EventHook, Publisher};
 
 use self::connections::Listening;
 use self::signals::Signals;
 use self::workers::Seated;
 use crate::clock::Clock;
-use crate::cluster::{Control, Publisher};
 use crate::error::Error;
 use crate::event::{Event, WorkerId};
 use crate::machine::{Input, ListenerId, Machine, MailboxId, Output, Time};

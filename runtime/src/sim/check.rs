@@ -93,11 +93,16 @@ impl World {
         }
     }
 
+    /// Whether a worker reads this mailbox that is expected to go on.
+    fn is_read(&self, listener: usize, slot: usize) -> bool {
+        let reader = self.sockets[listener].mailboxes[slot].reader;
+        reader.is_some_and(|pid| !self.processes[pid].is_doomed())
+    }
+
     /// Whether the machine has no reason not to use this mailbox.
     fn is_able(&self, listener: usize, slot: usize) -> bool {
-        let mailbox = &self.sockets[listener].mailboxes[slot];
-        let Some(reader) = mailbox.reader else { return false };
-        !mailbox.watched && !self.is_stalled(listener, slot) && !self.processes[reader].is_doomed()
+        let watched = self.sockets[listener].mailboxes[slot].watched;
+        self.is_read(listener, slot) && !watched && !self.is_stalled(listener, slot)
     }
 
     fn is_stalled(&self, listener: usize, slot: usize) -> bool {
@@ -301,6 +306,24 @@ impl World {
     pub(super) fn check_close(&mut self, id: usize) {
         if self.seats.iter().any(Option::is_some) {
             self.violate(format!("I13: client {id} is closed, and there are workers"));
+        }
+    }
+
+    /// The machine closes a listener: if there is time, and somebody to serve it, after its backlog
+    /// was accepted.
+    pub(super) fn check_close_listener(&mut self, listener: usize) {
+        let socket = &self.sockets[listener];
+        if socket.state != SocketState::Open {
+            return self.violate(format!("I3: listener {listener} is closed but was not open"));
+        }
+        let drained = |at: &Time| self.clock() >= *at + self.plan.config.drain_timeout;
+        let in_time = match &self.oracle.shutdowns[..] {
+            [first] => !drained(first),
+            _ => false,
+        };
+        let unserved = !socket.was_dry && !socket.backlog.is_empty();
+        if in_time && unserved && (0..self.plan.slots()).any(|slot| self.is_read(listener, slot)) {
+            self.violate(format!("I5: listener {listener} closes, and its backlog is not empty"));
         }
     }
 

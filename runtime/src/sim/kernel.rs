@@ -216,6 +216,8 @@ pub(super) struct Socket {
     pub(super) accepting: bool,
     /// After `AcceptLast`: how many more are accepted at most.
     pub(super) last: Option<usize>,
+    /// Whether `ListenerDry` was told.
+    pub(super) was_dry: bool,
     pub(super) backlog: VecDeque<usize>,
     /// By slot.
     pub(super) mailboxes: Vec<Mailbox>,
@@ -240,6 +242,7 @@ impl Socket {
             state: SocketState::Closed,
             accepting: false,
             last: None,
+            was_dry: false,
             backlog: VecDeque::new(),
             mailboxes: (0..slots).map(|_| Mailbox::new(mailbox_bound)).collect(),
             held: 0,

@@ -221,9 +221,7 @@ impl World {
 
     fn close_listener(&mut self, listener: usize) {
         self.note("close listener {}", [listener as u64, 0, 0]);
-        if self.sockets[listener].state != SocketState::Open {
-            self.violate(format!("I3: listener {listener} is closed but was not open"));
-        }
+        self.check_close_listener(listener);
         self.sockets[listener].state = SocketState::Closed;
         self.sockets[listener].accepting = false;
         for id in std::mem::take(&mut self.sockets[listener].backlog) {

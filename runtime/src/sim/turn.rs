@@ -218,6 +218,7 @@ impl World {
         let socket = &mut self.sockets[listener];
         if socket.is_readable() && socket.is_dry() {
             socket.last = None;
+            socket.was_dry = true;
             self.note("listener {} is dry", [listener as u64, 0, 0]);
             let listener = ListenerId(u32::try_from(listener).expect("few"));
             self.feed(Input::ListenerDry { listener });

@@ -12,12 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::machine::FromWorker;
-use runtime::{Event, Exit, KillReason, RestartPolicy, WorkerId};
+use runtime::{Address, Event, Exit, KillReason, RestartPolicy, WorkerId};
 
 use crate::harness::{Outcome, ROLE, children, descriptors, roles, tests};
 use crate::support::cluster::{exit_of, told};
 use crate::support::raw::{RawChannel, message};
-use crate::support::roles::{serve_as, worker};
+use crate::support::roles::{park_for_ever, serve_as, wait_for_stop, worker};
 use crate::support::{
     Client, Desk, Directory, Program, Running, ask, puppets, role, try_ask, wait_until,
 };
@@ -34,6 +34,8 @@ tests! {
     a_worker_that_ends_well_unasked_is_replaced,
     f51_workers_that_die_together_are_all_collected_and_replaced,
     f50_the_end_of_a_worker_is_seen_though_its_child_holds_the_channel,
+    f50_what_waits_for_a_dead_worker_whose_child_holds_the_channel_goes_to_others,
+    f55_what_a_worker_has_said_is_heard_before_its_end,
     f41_f50_a_child_that_floods_the_channel_of_a_dead_worker_holds_nobody_up,
     f52_a_worker_that_somebody_else_has_collected_is_replaced,
     f61_workers_are_replaced_when_directory_and_program_are_gone,
@@ -41,10 +43,12 @@ tests! {
 
 roles! {
     crash,
+    ask_and_end,
     crash_in_slot_0,
     end_at_first,
     leave_channel_to_child,
     leave_channel_to_flood,
+    listen_and_leave_channel_to_child,
     flood_online,
 }
 
@@ -318,6 +322,69 @@ fn leave_channel_to_child(_: &[String]) -> Outcome {
     RawChannel::inherited().online()?;
     Command::new("sleep").arg("1000").spawn()?;
     Err("it leaves its child alone".into())
+}
+
+fn f50_what_waits_for_a_dead_worker_whose_child_holds_the_channel_goes_to_others() {
+    let builder = role("listen_and_leave_channel_to_child", &["127.0.0.1:0"]).workers(2);
+    let mut running = Running::start(builder.stall_timeout(Duration::from_secs(3600)));
+    let address = running.listening(2);
+    let mut clients = [Client::connect(&address), Client::connect(&address)];
+    let mut names = Vec::new();
+    for client in &mut clients {
+        client.send("\n").unwrap();
+    }
+    // One of them has to wait until its worker is dead.
+    running.signal(0, Signal::SIGKILL);
+    running.exits(0, 1);
+    for client in &mut clients {
+        names.push(client.line());
+        client.expect_done().unwrap();
+    }
+    assert_eq!(names, ["1.1", "1.1"]);
+    running.stop();
+    let [child] = children()[..] else { panic!("one child is left: {:?}", children()) };
+    kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    waitpid(Pid::from_raw(child), None).unwrap();
+}
+
+/// `listen_and_leave_channel_to_child ADDRESS`: the first worker of slot 0 listens and takes
+/// nothing, its next does not listen; the others serve.
+fn listen_and_leave_channel_to_child(args: &[String]) -> Outcome {
+    let id: WorkerId = std::env::var("CLUSTER_WORKER_ID")?.parse()?;
+    if id.slot != 0 {
+        return serve_as(&worker()?, args);
+    }
+    if id.generation > 1 {
+        return wait_for_stop(&worker()?);
+    }
+    let channel = RawChannel::inherited();
+    channel.online()?;
+    Command::new("sleep").arg("1000").spawn()?;
+    let listen = FromWorker::Listen { request: 0, index: 0, address: args[0].parse()? };
+    channel.send(&message(&listen))?;
+    park_for_ever()
+}
+
+fn f55_what_a_worker_has_said_is_heard_before_its_end() {
+    let builder = role("ask_and_end", &[]).workers(1).restart(quickly(1));
+    let (_, log) = Running::start(builder).end();
+    let exit = log.iter().position(|event| matches!(event, Event::Exited { .. })).unwrap();
+    let heard = log[..exit].iter().filter(|event| matches!(event, Event::ListenFailed { .. }));
+    assert_eq!(heard.count(), QUESTIONS);
+}
+
+/// More than are answered in one go.
+const QUESTIONS: usize = 1000;
+
+/// `ask_and_end`: waits for no answer.
+fn ask_and_end(_: &[String]) -> Outcome {
+    let channel = RawChannel::inherited();
+    channel.online()?;
+    // An address of nobody's.
+    let address = Address::Tcp(([192, 0, 2, 1], 80).into());
+    let listen = FromWorker::Listen { request: 0, index: 0, address };
+    channel.send(&message(&listen).repeat(QUESTIONS))?;
+    Err("it has nothing more to say".into())
 }
 
 fn f41_f50_a_child_that_floods_the_channel_of_a_dead_worker_holds_nobody_up() {

@@ -152,18 +152,16 @@ fn f48_a_suspended_master_finds_nobody_stalled() {
     wait_until_in_mailboxes(&address, master.pid());
     master.signal(Signal::SIGSTOP);
     wait_until("it is stopped", || is_stopped(master.pid()));
-    // Longer than its stall timeout, 1.2 s.
-    master.passes(Duration::from_millis(1300));
+    // Longer than its stall timeout, 3 s.
+    master.passes(Duration::from_millis(3200));
     clients.extend((0..10).map(|_| Client::connect(&address)));
     master.signal(Signal::SIGCONT);
     // It makes up for one check, of which three in a row would make a stall.
     master.passes(Duration::from_millis(50));
     busy.finish();
     clients.iter_mut().for_each(|client| client.send("\n").unwrap());
-    assert_eq!(clients[1].line(), "0.1");
     clients[0].expect_done().unwrap();
-    clients[1].expect_done().unwrap();
-    for client in &mut clients[2..] {
+    for client in &mut clients[1..] {
         client.line();
         client.expect_done().unwrap();
     }
