@@ -14,7 +14,7 @@ use handle_passing::{
 /// when a descriptor is left over.
 ///
 /// If the first byte is even, the others are control data. If it is odd, the second says what
-/// sockets are like ([`Setup`]), and each three further ones are an operation ([`Operation`]).
+/// sockets are like (`Setup`), and each three further ones are an operation (`Operation`).
 pub fn handles(data: &[u8]) {
     match data {
         [first, control @ ..] if first % 2 == 0 => parse(control),

@@ -150,10 +150,12 @@ fn f48_a_suspended_master_finds_nobody_stalled() {
     let mut clients = vec![Client::connect(&address), Client::connect(&address)];
     assert_eq!(clients[0].line(), "1.1");
     wait_until_in_mailboxes(&address, master.pid());
+    // It has checked once, after 0.5 s.
+    master.passes(Duration::from_millis(600));
     master.signal(Signal::SIGSTOP);
     wait_until("it is stopped", || is_stopped(master.pid()));
-    // Longer than its stall timeout, 3 s.
-    master.passes(Duration::from_millis(3200));
+    // Longer than its stall timeout, 2 s.
+    master.passes(Duration::from_millis(2100));
     clients.extend((0..10).map(|_| Client::connect(&address)));
     master.signal(Signal::SIGCONT);
     // It makes up for one check, of which three in a row would make a stall.

@@ -33,7 +33,7 @@ fn stubborn_worker(args: &[String]) -> Outcome {
 /// little if they are `hasty`; or `stubborn DESK`, who don't stop, and ignore SIGTERM, but say so.
 fn master(args: &[String]) -> Outcome {
     let (kind, rest) = (args[3].clone(), args[4..].to_vec());
-    let patience_ms = if kind == "hasty" { 3000 } else { 3_600_000 };
+    let patience_ms = if kind == "hasty" { 2000 } else { 3_600_000 };
     Cluster::builder()
         .workers(args[0].parse()?)
         .drain_timeout(Duration::from_millis(args[1].parse()?))
@@ -88,7 +88,7 @@ fn host(args: &[String]) -> Outcome {
     let cluster = Cluster::builder()
         .workers(args[0].parse()?)
         .restart(restart)
-        .stall_timeout(Duration::from_millis(400))
+        .stall_timeout(Duration::from_secs(3600))
         .args(worker_args)
         .on_event(|event| println!("{event}"))
         .spawn()?;
