@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::kernel::{Mailbox, Place, SocketState};
+use super::kernel::{Mailbox, Place, Socket, SocketState};
 use super::world::World;
 use super::{EXIT_LATE_MAX, MASTER_LATE_MAX, Time};
 use crate::event::{Event, Exit};
@@ -145,7 +145,7 @@ impl World {
         for pid in self.seats.iter().flatten().copied() {
             let process = &self.processes[pid];
             let online_by = process.spawned_at + config.start_timeout + slack;
-            let gone_by = process.closed_at.map(|at| at + config.kill_timeout + slack);
+            let gone_by = process.lost_at.map(|at| at + config.kill_timeout + slack);
             let mute = !process.was_online && clock > online_by && !process.is_doomed();
             let lost = gone_by.is_some_and(|at| clock > at) && !process.told_to_stop;
             let killed = process.killed_at.is_some();
@@ -160,6 +160,16 @@ impl World {
 
     /// The end comes in time, and is not waited for when there is nothing more to accept.
     fn check_end(&mut self) {
+        if self.oracle.shutdowns.is_empty() {
+            return;
+        }
+        let unread = |socket: &Socket| {
+            let open = socket.state == SocketState::Open;
+            open && socket.mailboxes.iter().all(|mailbox| mailbox.reader.is_none())
+        };
+        if let Some(listener) = self.sockets.iter().position(unread) {
+            self.violate(format!("I5: listener {listener} is kept open, and nobody reads it"));
+        }
         let closed = self.sockets.iter().all(|socket| socket.state == SocketState::Closed);
         let asked = |pid: &usize| {
             let process = &self.processes[*pid];
@@ -168,7 +178,6 @@ impl World {
         let unasked = self.seats.iter().flatten().copied().find(|pid| !asked(pid));
         if let Some(pid) = unasked
             && closed
-            && !self.oracle.shutdowns.is_empty()
         {
             self.violate(format!("I5: all is accepted, and process {pid} was not told to stop"));
         }
@@ -225,7 +234,7 @@ impl World {
         };
         let shutdowns = &self.oracle.shutdowns;
         let mute = !process.was_online && clock >= process.spawned_at + config.start_timeout;
-        let lost_at = [process.closed_at, process.termed_at].into_iter().flatten().min();
+        let lost_at = [process.lost_at, process.termed_at].into_iter().flatten().min();
         let reason = match signal {
             Signal::Terminate => {
                 let drained =

@@ -44,7 +44,8 @@ pub(super) struct Process {
     pub(super) was_online: bool,
     /// Whether the master read what no worker may send.
     pub(super) guilty: bool,
-    pub(super) closed_at: Option<Time>,
+    /// When its channel closed, if it should have stayed open.
+    pub(super) lost_at: Option<Time>,
     pub(super) told_to_stop: bool,
     pub(super) termed_at: Option<Time>,
     pub(super) killed_at: Option<Time>,
@@ -119,7 +120,7 @@ impl Process {
             spawned_at: clock,
             was_online: false,
             guilty: false,
-            closed_at: None,
+            lost_at: None,
             told_to_stop: false,
             termed_at: None,
             killed_at: None,
@@ -139,7 +140,7 @@ impl Process {
     /// Whether the master has, or may have, given it up.
     pub(super) fn is_doomed(&self) -> bool {
         let signalled = self.termed_at.is_some() || self.killed_at.is_some();
-        self.guilty || self.closed_at.is_some() || signalled
+        self.guilty || self.lost_at.is_some() || signalled
     }
 
     fn send(&mut self, sent: Sent) {

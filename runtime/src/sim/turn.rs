@@ -139,8 +139,9 @@ impl World {
                 Some(Sent::End) => {
                     self.note("channel of process {} closed", [number, 0, 0]);
                     let clock = self.clock();
-                    self.processes[pid].closed_at.get_or_insert(clock);
+                    // One that finishes may close its channel first.
                     if !self.processes[pid].told_to_stop {
+                        self.processes[pid].lost_at.get_or_insert(clock);
                         self.unseat_reader(pid);
                     }
                     self.feed(Input::ChannelClosed { worker });

@@ -200,7 +200,9 @@ fn a_worker_that_dies_while_the_cluster_stops_is_not_replaced() {
 }
 
 fn a_stopped_worker_does_not_keep_the_cluster_from_stopping() {
-    let builder = role("serve", &["127.0.0.1:0"]).workers(2).drain_timeout(SHORT);
+    // Long enough for the other worker to end by itself on a busy machine.
+    let drain_timeout = Duration::from_secs(2);
+    let builder = role("serve", &["127.0.0.1:0"]).workers(2).drain_timeout(drain_timeout);
     let mut running = Running::start(builder.kill_timeout(SHORT));
     running.listening(2);
     running.signal(0, Signal::SIGSTOP);
