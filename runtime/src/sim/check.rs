@@ -158,11 +158,8 @@ impl World {
         }
     }
 
-    /// The end comes in time, and is not waited for when there is nothing more to accept.
-    fn check_end(&mut self) {
-        if self.oracle.shutdowns.is_empty() {
-            return;
-        }
+    /// After a shutdown, nothing is waited for that will not come.
+    fn check_stopping(&mut self) {
         let unread = |socket: &Socket| {
             let open = socket.state == SocketState::Open;
             open && socket.mailboxes.iter().all(|mailbox| mailbox.reader.is_none())
@@ -170,17 +167,19 @@ impl World {
         if let Some(listener) = self.sockets.iter().position(unread) {
             self.violate(format!("I5: listener {listener} is kept open, and nobody reads it"));
         }
-        let closed = self.sockets.iter().all(|socket| socket.state == SocketState::Closed);
-        let asked = |pid: &usize| {
+        let unasked = |pid: &usize| {
             let process = &self.processes[*pid];
-            process.told_to_stop || !process.was_online || process.is_doomed()
+            process.was_online && !process.told_to_stop && !process.is_doomed()
         };
-        let unasked = self.seats.iter().flatten().copied().find(|pid| !asked(pid));
-        if let Some(pid) = unasked
-            && closed
-        {
+        let closed = self.sockets.iter().all(|socket| socket.state == SocketState::Closed);
+        let unasked = self.seats.iter().flatten().copied().find(unasked);
+        if let Some(pid) = unasked.filter(|_| closed) {
             self.violate(format!("I5: all is accepted, and process {pid} was not told to stop"));
         }
+    }
+
+    /// The end comes in time.
+    fn check_end(&mut self) {
         let config = &self.plan.config;
         let (drain, kill) = (config.drain_timeout, config.kill_timeout);
         let limit = match self.oracle.shutdowns[..] {
@@ -194,6 +193,7 @@ impl World {
         if self.clock() > limit + slack {
             self.violate(format!("I5: the cluster should have ended by {limit:?}"));
         }
+        self.check_stopping();
     }
 
     /// What the world concludes from a message before the machine sees it.
