@@ -7,10 +7,7 @@ use nix::sys::signal::Signal;
 use runtime::{Event, WorkerId};
 
 use crate::harness::tests;
-use crate::support::{
-    Client, Desk, Program, Running, ask, is_stopped, puppet_builder, role, wait_until,
-    wait_until_in_mailboxes,
-};
+use crate::support::{Client, Desk, Running, ask, is_stopped, puppet_builder, role, wait_until};
 
 tests! {
     f20_a_stopped_worker_holds_nobody_up_whom_it_had_not_taken,
@@ -18,7 +15,6 @@ tests! {
     all_stalled_workers_go_on_where_they_were,
     a_worker_that_takes_slowly_is_not_stalled,
     a_listener_that_nobody_serves_stalls_by_itself,
-    f48_a_suspended_master_finds_nobody_stalled,
 }
 
 const SOON: Duration = Duration::from_millis(400);
@@ -139,37 +135,4 @@ fn a_listener_that_nobody_serves_stalls_by_itself() {
     assert_eq!(waiting.line(), "0.1");
     waiting.expect_done().unwrap();
     running.stop();
-}
-
-fn f48_a_suspended_master_finds_nobody_stalled() {
-    let mut master = Program::role("master", &["2", "1000", "1000", "hasty", "127.0.0.1:0"]);
-    let address = master.listening(2);
-    let mut busy = Client::connect(&address);
-    assert_eq!(busy.line(), "0.1");
-    // Worker 0 gets something into its mailbox, which the master will check.
-    let mut clients = vec![Client::connect(&address), Client::connect(&address)];
-    assert_eq!(clients[0].line(), "1.1");
-    wait_until_in_mailboxes(&address, master.pid());
-    master.signal(Signal::SIGSTOP);
-    wait_until("it is stopped", || is_stopped(master.pid()));
-    // Longer than its stall timeout, 2 s.
-    master.passes(Duration::from_millis(2100));
-    clients.extend((0..10).map(|_| Client::connect(&address)));
-    master.signal(Signal::SIGCONT);
-    // It makes up for one check, of which three in a row would make a stall.
-    master.passes(Duration::from_millis(50));
-    busy.finish();
-    clients.iter_mut().for_each(|client| client.send("\n").unwrap());
-    clients[0].expect_done().unwrap();
-    for client in &mut clients[1..] {
-        client.line();
-        client.expect_done().unwrap();
-    }
-    master.signal(Signal::SIGTERM);
-    assert!(master.wait().success());
-    master.silence();
-    for wrong in ["stalled", "killed"] {
-        let line = master.seen.iter().find(|line| line.contains(wrong));
-        assert_eq!(line, None, "{:#?}", master.seen);
-    }
 }
