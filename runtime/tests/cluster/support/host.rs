@@ -29,19 +29,18 @@ fn stubborn_worker(args: &[String]) -> Outcome {
 }
 
 /// `master WORKERS DRAIN_MS KILL_MS KIND ARGS...`: a whole program around `Builder::run`, which
-/// prints its events. Its workers are of a kind: `serve ADDRESS`, who may take their time, or have
-/// little if they are `hasty`; or `stubborn DESK`, who don't stop, and ignore SIGTERM, but say so.
+/// prints its events. Its workers are of a kind: `serve ADDRESS`, who may take their time, or
+/// `stubborn DESK`, who don't stop, and ignore SIGTERM, but say so.
 fn master(args: &[String]) -> Outcome {
     let (kind, rest) = (args[3].clone(), args[4..].to_vec());
-    let patience_ms = if kind == "hasty" { 2000 } else { 3_600_000 };
     Cluster::builder()
         .workers(args[0].parse()?)
         .drain_timeout(Duration::from_millis(args[1].parse()?))
         .kill_timeout(Duration::from_millis(args[2].parse()?))
-        .stall_timeout(Duration::from_millis(patience_ms))
+        .stall_timeout(Duration::from_secs(3600))
         .on_event(|event| println!("{event}"))
         .run(move |worker| match kind.as_str() {
-            "serve" | "hasty" => serve_as(&worker, &rest),
+            "serve" => serve_as(&worker, &rest),
             "stubborn" => stubborn(&worker, &rest[0]),
             other => Err(format!("no workers are {other}").into()),
         })?;

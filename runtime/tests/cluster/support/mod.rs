@@ -10,6 +10,7 @@ pub(crate) mod raw;
 pub(crate) mod roles;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -52,12 +53,18 @@ pub(crate) fn is_stopped(pid: u32) -> bool {
 pub(crate) fn backlog(address: &Address) -> usize {
     let Address::Tcp(SocketAddr::V4(address)) = address else { panic!("{address} is not IPv4") };
     let local = format!(":{:04X}", address.port());
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let listening = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // In state LISTEN, 0A, the receive queue is the backlog.
-    let mut listening = listening.filter(|f| f[1].ends_with(&local) && f[3] == "0A");
-    let (_, queue) = listening.next().expect("it listens")[4].split_once(':').unwrap();
-    usize::from_str_radix(queue, 16).unwrap()
+    // Those that listen come first. To read on, through all that waits for its end after much load,
+    // would take seconds.
+    let table = BufReader::new(fs::File::open("/proc/net/tcp").unwrap());
+    let queues = table.lines().map_while(Result::ok).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let listens = fields[1].ends_with(&local) && fields[3] == "0A";
+        // In this state the receive queue is the backlog.
+        listens.then(|| fields[4].to_owned())
+    });
+    let queues = queues.expect("it listens");
+    let (_, backlog) = queues.split_once(':').expect("two queues");
+    usize::from_str_radix(backlog, 16).unwrap()
 }
 
 /// Waits until a master of one thread has put all connections that have come into mailboxes.

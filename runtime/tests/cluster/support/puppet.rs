@@ -15,7 +15,7 @@ use socket2::SockRef;
 
 use super::cluster::{Running, role};
 use super::desk::{Desk, Phone};
-use super::roles::{answer, park_for_ever, read_line, worker};
+use super::roles::{answer, read_line, worker};
 use crate::harness::{Outcome, descriptors, roles};
 
 roles! {
@@ -46,13 +46,11 @@ pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
 /// | `finish` | `finished`; the connections that it kept were served |
 /// | `limit` | `limited`; it can't have more descriptors than it has now |
 /// | `unlimit` | `unlimited`; it can have as many as it may |
-/// | `descriptors` | what it has open |
 /// | `break N` | `broken`; it has shut down its end of the mailbox |
-/// | `hang` | none, ever; nor does it stop |
 /// | `linger` | `lingering`; once it shall stop it says `stopping`, and goes on |
 /// | `leave` | `left`: it has closed its channel, and goes on |
 /// | `run COMMAND...` | what the command prints |
-/// | `exit`, `fail` | none: it ends, well or not |
+/// | `exit` | none: it ends |
 fn puppet(args: &[String]) -> Outcome {
     let worker = worker()?;
     let name = worker.id().to_string();
@@ -70,11 +68,8 @@ fn puppet(args: &[String]) -> Outcome {
     puppet.phone.say(&format!("ready {}", puppet.name))?;
     while let Some(order) = puppet.order()? {
         let (verb, rest) = order.split_once(' ').unwrap_or((&order, ""));
-        match verb {
-            "exit" => return Ok(()),
-            "fail" => return Err("it was told to fail".into()),
-            "hang" => park_for_ever(),
-            _ => {}
+        if verb == "exit" {
+            return Ok(());
         }
         let answer = puppet.obey(verb, rest);
         let text = answer.unwrap_or_else(|error| format!("{:?}: {error}", error.kind()));
@@ -160,7 +155,6 @@ impl Puppet {
                 SockRef::from(listener).shutdown(Shutdown::Both)?;
                 Ok("broken".into())
             }
-            "descriptors" => Ok(descriptors().into_iter().collect::<Vec<_>>().join("\n")),
             "linger" => {
                 self.lingering = true;
                 Ok("lingering".into())

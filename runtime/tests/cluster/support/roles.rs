@@ -12,7 +12,6 @@ use crate::harness::{Outcome, roles};
 
 roles! {
     serve,
-    park,
 }
 
 /// This process as a worker, which it must be.
@@ -75,12 +74,7 @@ pub(crate) fn wait_for_stop(worker: &Worker) -> Outcome {
     Ok(())
 }
 
-/// `park`: comes online, and does nothing ever after.
-fn park(_: &[String]) -> Outcome {
-    let _worker = worker()?;
-    park_for_ever()
-}
-
+/// Does nothing ever after.
 pub(crate) fn park_for_ever() -> ! {
     loop {
         thread::park();
