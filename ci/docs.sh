@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTDOCFLAGS="-D warnings"
-cargo doc --locked --workspace --no-deps --document-private-items
-cargo doc --locked --workspace --no-deps
+cargo doc --locked --workspace --all-features --no-deps --document-private-items
+cargo doc --locked --workspace --all-features --no-deps

@@ -3,5 +3,5 @@
 # Arguments go to cargo: `ci/test.sh -p scheduler`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ $# -eq 0 ]; then set -- --workspace; fi
+if [ $# -eq 0 ]; then set -- --workspace --all-features; fi
 cargo test --locked "$@"

@@ -175,7 +175,15 @@ pub enum HandleError {
         /// What it is.
         found: HandleKind,
     },
-    /// The operating system could not tell what one of them is.
+    /// One is of the right kind, but not open for what is needed: the other end of a pipe, or
+    /// memory that may only be read.
+    WrongAccess {
+        /// Its place in the message, from 0.
+        index: usize,
+        /// What it would have to be open for.
+        needed: &'static str,
+    },
+    /// The operating system could not tell what one of them is, or what it is can't be used.
     Io(io::Error),
 }
 
@@ -188,7 +196,10 @@ impl fmt::Display for HandleError {
             Self::WrongKind { index, expected, found } => {
                 write!(f, "handle {index} is {found} where {expected} was expected")
             }
-            Self::Io(e) => write!(f, "a received handle can't be examined: {e}"),
+            Self::WrongAccess { index, needed } => {
+                write!(f, "handle {index} is not open for {needed}")
+            }
+            Self::Io(e) => write!(f, "a received handle can't be used: {e}"),
         }
     }
 }
@@ -198,6 +209,20 @@ impl error::Error for HandleError {
         match self {
             Self::Io(e) => Some(e),
             _ => None,
+        }
+    }
+}
+
+impl HandleError {
+    /// The same error about the handle at another place of the message.
+    #[must_use]
+    pub fn at(self, place: usize) -> Self {
+        match self {
+            Self::WrongKind { expected, found, .. } => {
+                Self::WrongKind { index: place, expected, found }
+            }
+            Self::WrongAccess { needed, .. } => Self::WrongAccess { index: place, needed },
+            same @ (Self::Missing { .. } | Self::Surplus { .. } | Self::Io(_)) => same,
         }
     }
 }

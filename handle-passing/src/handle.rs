@@ -1,120 +1,248 @@
-//! What a handle is, and whether it is what was expected.
+//! An owned handle of any kind, and the way from and to types that say what it is.
 
-use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::{error, fmt, io};
 
-use crate::HandleError;
-use crate::sys;
+use crate::sys::{self, Raw};
+use crate::{HandleError, HandleKind};
 
-/// What a handle stands for, as far as its user cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HandleKind {
-    /// A TCP socket that listens, over IPv4 or IPv6. MPTCP counts as TCP.
-    TcpListener,
-    /// A TCP socket that does not listen: in most cases connected, but not surely.
-    TcpStream,
-    /// A UDP socket.
-    UdpSocket,
-    /// A Unix stream socket that listens.
-    UnixListener,
-    /// A Unix stream socket that does not listen.
-    UnixStream,
-    /// A Unix seqpacket socket that listens.
-    UnixSeqpacketListener,
-    /// A Unix seqpacket socket that does not listen.
-    UnixSeqpacket,
-    /// A Unix datagram socket.
-    UnixDatagram,
-    /// Either end of a pipe, or a FIFO.
-    Pipe,
-    /// A regular file, also one that is only in memory (memfd).
-    File,
-    /// A directory.
-    Directory,
-    /// A character device: a terminal, `/dev/null`.
-    CharDevice,
-    /// Anything else, such as a raw or netlink socket, an epoll, event, timer or process
-    /// descriptor, a block device, or a descriptor opened with `O_PATH`.
-    Other,
-}
-
-impl fmt::Display for HandleKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TcpListener => "a TCP listener",
-            Self::TcpStream => "a TCP stream",
-            Self::UdpSocket => "a UDP socket",
-            Self::UnixListener => "a Unix listener",
-            Self::UnixStream => "a Unix stream",
-            Self::UnixSeqpacketListener => "a Unix seqpacket listener",
-            Self::UnixSeqpacket => "a Unix seqpacket socket",
-            Self::UnixDatagram => "a Unix datagram socket",
-            Self::Pipe => "a pipe",
-            Self::File => "a file",
-            Self::Directory => "a directory",
-            Self::CharDevice => "a character device",
-            Self::Other => "something else",
-        })
-    }
-}
-
-/// Tells what a handle is, by asking the kernel: two to four system calls, none of which blocks.
+/// An owned handle of any kind, together with the kind that it is announced as.
 ///
-/// # Errors
+/// It is made [from](From) a type that says what it is, a [`TcpListener`](std::net::TcpListener)
+/// say, and becomes such a type again, in the process that received it, by
+/// [`into_type`](Self::into_type). In between it travels as a mere handle and a
+/// [kind](HandleKind). Who receives a handle knows only what its sender claims, so
+/// `into_type` asks the system what it really is: a handle that is not what its receiver
+/// takes it for is more than a nuisance. Reading a pipe that was taken for a socket may block for
+/// ever, and Unix sockets in flight can form cycles that only the kernel's garbage collector finds.
 ///
-/// The kernel's, which does not happen for an open descriptor on Linux.
+/// Dropping it closes the handle.
 ///
 /// # Examples
 ///
 /// ```
-/// use handle_passing::{HandleKind, kind};
+/// use std::net::{TcpListener, UdpSocket};
+/// use handle_passing::{Handle, HandleKind};
 ///
-/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-/// assert_eq!(kind(&listener)?, HandleKind::TcpListener);
-/// # Ok::<(), std::io::Error>(())
+/// let handle = Handle::from(TcpListener::bind("127.0.0.1:0")?);
+/// assert_eq!(handle.kind(), HandleKind::TcpListener);
+///
+/// // The error tells what it is, and gives the handle back.
+/// let error = handle.into_type::<UdpSocket>().unwrap_err();
+/// assert_eq!(error.to_string(), "handle 0 is a TCP listener where a UDP socket was expected");
+/// let listener = error.into_handle().into_type::<TcpListener>()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[doc(alias = "SO_ACCEPTCONN")]
-pub fn kind(handle: impl AsFd) -> io::Result<HandleKind> {
-    sys::kind(handle.as_fd())
+#[derive(Debug)]
+pub struct Handle {
+    raw: Raw,
+    kind: HandleKind,
 }
 
-/// Checks that received handles are exactly those that were announced, in this order.
+/// A type that a [`Handle`] of the right kind can become.
 ///
-/// The announcement comes from the bytes of the same message, or is known beforehand: a mailbox of
-/// connections expects one [`HandleKind::TcpStream`] each time. A handle that is not what its
-/// receiver takes it for is more than a nuisance: reading a pipe that was taken for a
-/// socket may block for ever, and Unix sockets in flight can form cycles that only the kernel's
-/// garbage collector finds.
-///
-/// # Errors
-///
-/// When count or kinds differ; all handles are closed then.
-///
-/// # Examples
-///
-/// ```
-/// use handle_passing::{HandleError, HandleKind, expect};
-///
-/// let (reader, _writer) = std::io::pipe()?;
-/// let error = expect(vec![reader.into()], &[HandleKind::TcpStream]).unwrap_err();
-/// assert!(matches!(error, HandleError::WrongKind { found: HandleKind::Pipe, .. }));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn expect(handles: Vec<OwnedFd>, kinds: &[HandleKind]) -> Result<Vec<OwnedFd>, HandleError> {
-    let (expected, received) = (kinds.len(), handles.len());
-    if received < expected {
-        return Err(HandleError::Missing { expected, received });
+/// Implemented for std's sockets, files and pipe ends, for this crate's [`MemoryHandle`],
+/// [`ProcessHandle`] and [`EventHandle`], for [`Handle`] itself and the system's own owned handle,
+/// which take any kind, for mio's types with the feature `mio`, and for socket2's with `socket2`.
+pub trait FromHandle: Sized {
+    /// Makes sure that the handle is of the right kind, and converts it.
+    ///
+    /// # Errors
+    ///
+    /// When it is of another kind, or was announced as another. The error holds the handle.
+    fn from_handle(handle: Handle) -> Result<Self, FromHandleError>;
+}
+
+impl Handle {
+    /// A handle that is announced as `kind`. Nothing is checked here: the receiver does.
+    #[must_use]
+    pub fn announced(self, kind: HandleKind) -> Self {
+        Self { kind, ..self }
     }
-    if received > expected {
-        return Err(HandleError::Surplus { expected, received });
+
+    /// What the handle is announced as: by the type that it was made from, or by the peer that
+    /// sent it. [`HandleKind::Any`] leaves it open.
+    #[must_use]
+    pub fn kind(&self) -> HandleKind {
+        self.kind
     }
-    for (index, (handle, &expected)) in handles.iter().zip(kinds).enumerate() {
-        let found = kind(handle).map_err(HandleError::Io)?;
-        if found != expected {
-            return Err(HandleError::WrongKind { index, expected, found });
+
+    /// Asks the system what the handle is: two to four system calls, none of which blocks.
+    ///
+    /// # Errors
+    ///
+    /// The system's, which does not happen for an open descriptor on Linux.
+    pub fn actual_kind(&self) -> io::Result<HandleKind> {
+        sys::actual_kind(&self.raw)
+    }
+
+    /// Makes sure that the handle is what it is announced as.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::WrongKind`] if it is something else.
+    pub fn verify(&self) -> Result<(), HandleError> {
+        match self.kind {
+            HandleKind::Any => Ok(()),
+            announced => self.check(&[announced]),
         }
     }
-    Ok(handles)
+
+    /// The handle as a type that says what it is, after making sure that it is that.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else, or was announced as something else. The error holds the handle.
+    pub fn into_type<T: FromHandle>(self) -> Result<T, FromHandleError> {
+        T::from_handle(self)
+    }
+
+    /// Another handle to the same thing, announced alike.
+    ///
+    /// # Errors
+    ///
+    /// The system's, most likely that this process has too many open.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { raw: self.raw.try_clone()?, kind: self.kind })
+    }
+
+    /// Gives the handle on if it is one of `kinds`, and what it was announced as. For
+    /// implementations of [`FromHandle`].
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::WrongKind`] if it is something else. The error holds the handle.
+    ///
+    /// # Panics
+    ///
+    /// When no kinds are given.
+    pub fn expect_kind(self, kinds: &[HandleKind]) -> Result<Self, FromHandleError> {
+        match self.check(kinds) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(FromHandleError::new(self, error)),
+        }
+    }
+
+    pub(crate) fn from_raw(raw: Raw, kind: HandleKind) -> Self {
+        Self { raw, kind }
+    }
+
+    pub(crate) fn raw(&self) -> &Raw {
+        &self.raw
+    }
+
+    pub(crate) fn into_raw(self) -> Raw {
+        self.raw
+    }
+
+    fn check(&self, kinds: &[HandleKind]) -> Result<(), HandleError> {
+        let wrong = |expected, found| Err(HandleError::WrongKind { index: 0, expected, found });
+        if self.kind != HandleKind::Any && !kinds.contains(&self.kind) {
+            return wrong(kinds[0], self.kind);
+        }
+        let found = self.actual_kind().map_err(HandleError::Io)?;
+        if !kinds.contains(&found) {
+            return wrong(kinds[0], found);
+        }
+        if self.kind != HandleKind::Any && self.kind != found {
+            return wrong(self.kind, found);
+        }
+        Ok(())
+    }
+}
+
+impl FromHandle for Handle {
+    fn from_handle(handle: Handle) -> Result<Self, FromHandleError> {
+        Ok(handle)
+    }
+}
+
+/// Why a [`Handle`] did not become the type that was asked for. It holds the handle.
+#[derive(Debug)]
+pub struct FromHandleError {
+    handle: Handle,
+    error: HandleError,
+}
+
+impl FromHandleError {
+    /// For implementations of [`FromHandle`].
+    #[must_use]
+    pub fn new(handle: Handle, error: HandleError) -> Self {
+        Self { handle, error }
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn error(&self) -> &HandleError {
+        &self.error
+    }
+
+    /// The handle, untouched.
+    #[must_use]
+    pub fn into_handle(self) -> Handle {
+        self.handle
+    }
+
+    /// The handle, untouched, and the reason.
+    #[must_use]
+    pub fn into_parts(self) -> (Handle, HandleError) {
+        (self.handle, self.error)
+    }
+}
+
+impl fmt::Display for FromHandleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl error::Error for FromHandleError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl From<FromHandleError> for io::Error {
+    fn from(e: FromHandleError) -> Self {
+        e.error.into()
+    }
+}
+
+/// A type around a handle that was found to be of one kind.
+macro_rules! typed {
+    ($(#[$doc:meta])* $name:ident, $kind:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(Handle);
+
+        impl FromHandle for $name {
+            fn from_handle(handle: Handle) -> Result<Self, FromHandleError> {
+                Ok(Self(handle.expect_kind(&[HandleKind::$kind])?.announced(HandleKind::$kind)))
+            }
+        }
+
+        impl From<$name> for Handle {
+            fn from(typed: $name) -> Self {
+                typed.0
+            }
+        }
+
+        impl AsRef<Handle> for $name {
+            fn as_ref(&self) -> &Handle {
+                &self.0
+            }
+        }
+    };
+}
+
+typed! {
+    /// A handle to memory whose size nobody can change, see [`HandleKind::Memory`].
+    MemoryHandle, Memory
+}
+typed! {
+    /// A handle to a process, see [`HandleKind::Process`].
+    ProcessHandle, Process
+}
+typed! {
+    /// A handle to an event, see [`HandleKind::Event`].
+    EventHandle, Event
 }

@@ -45,6 +45,27 @@
 //! # }
 //! ```
 //!
+//! ## Handles that say what they are
+//!
+//! [`Handle`] holds a handle of any kind together with the [kind](HandleKind) that its sender
+//! announces: it is made from a `TcpListener`, a `File` and so on, and becomes one again by
+//! [`Handle::into_type`], which asks the system first. A kind has a number for the wire
+//! ([`HandleKind::code`]). With the features `mio` and `socket2` the types of these crates convert
+//! too.
+//!
+//! ```
+//! use std::net::UdpSocket;
+//! use handle_passing::{Handle, HandleKind};
+//!
+//! let sent = Handle::from(UdpSocket::bind("127.0.0.1:0")?);
+//! let code = sent.kind().code();
+//!
+//! // In the process that has received `code`, and a handle with it:
+//! let received = sent.announced(HandleKind::from_code(code).ok_or("unknown kind")?);
+//! let socket = received.into_type::<UdpSocket>()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! ## Which socket
 //!
 //! *Seqpacket* (`SOCK_SEQPACKET`, on Linux and the BSDs) keeps messages apart: handles arrive with
@@ -88,140 +109,16 @@
 
 mod error;
 mod handle;
+mod kind;
 mod sys;
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
 pub use error::{HandleError, RecvError, SendError};
-pub use handle::{HandleKind, expect, kind};
-
-use sys::Wait;
+pub use handle::{EventHandle, FromHandle, FromHandleError, Handle, MemoryHandle, ProcessHandle};
+pub use kind::HandleKind;
+pub use sys::api::*;
 
 /// The most handles that one message can carry (Linux's `SCM_MAX_FD`).
 pub const HANDLES_MAX: usize = 253;
-
-/// Sends one message: `bytes`, and duplicates of `handles`.
-///
-/// Blocks while the socket's buffer is full, unless the socket is non-blocking. Never raises
-/// `SIGPIPE`, and goes on when a signal interrupts. Does not allocate.
-///
-/// Returns how many bytes were sent. On a stream socket that may be fewer than given; `handles`
-/// went with the first of them, and must not be sent again with the rest.
-///
-/// # Errors
-///
-/// Nothing was sent then; see [`SendError`].
-///
-/// # Examples
-///
-/// ```
-/// use std::os::fd::AsFd;
-/// use std::os::unix::net::UnixStream;
-///
-/// let (ours, theirs) = UnixStream::pair()?;
-/// let file = std::fs::File::open("/dev/null")?;
-/// assert_eq!(handle_passing::send(&ours, b"log", &[file.as_fd()])?, 3);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[doc(alias = "SCM_RIGHTS")]
-#[doc(alias = "sendmsg")]
-pub fn send(
-    socket: impl AsFd,
-    bytes: &[u8],
-    handles: &[BorrowedFd<'_>],
-) -> Result<usize, SendError> {
-    sys::send(socket.as_fd(), &[IoSlice::new(bytes)], handles, Wait::AsSocket)
-}
-
-/// Like [`send`], with the bytes in several places: a header and a body, say.
-///
-/// # Errors
-///
-/// Like [`send`]. More parts than the system takes (1024 on Linux) are an I/O error.
-pub fn send_vectored(
-    socket: impl AsFd,
-    bytes: &[IoSlice<'_>],
-    handles: &[BorrowedFd<'_>],
-) -> Result<usize, SendError> {
-    sys::send(socket.as_fd(), bytes, handles, Wait::AsSocket)
-}
-
-/// Like [`send`], but never blocks, whatever the socket's mode is.
-///
-/// The mode belongs to the open socket and not to this process: a peer that shares it may have
-/// cleared `O_NONBLOCK`.
-///
-/// # Errors
-///
-/// Like [`send`]; [`SendError::WouldBlock`] when the socket's buffer is full.
-pub fn try_send(
-    socket: impl AsFd,
-    bytes: &[u8],
-    handles: &[BorrowedFd<'_>],
-) -> Result<usize, SendError> {
-    sys::send(socket.as_fd(), &[IoSlice::new(bytes)], handles, Wait::Never)
-}
-
-/// Like [`send_vectored`], but never blocks, whatever the socket's mode is.
-///
-/// # Errors
-///
-/// Like [`try_send`].
-pub fn try_send_vectored(
-    socket: impl AsFd,
-    bytes: &[IoSlice<'_>],
-    handles: &[BorrowedFd<'_>],
-) -> Result<usize, SendError> {
-    sys::send(socket.as_fd(), bytes, handles, Wait::Never)
-}
-
-/// Receives one message, or the next part of a stream, and appends the handles that came with it.
-///
-/// Blocks while nothing is there, unless the socket is non-blocking. Goes on when a signal
-/// interrupts. All handles are close-on-exec. Allocates only what `handles` needs to grow.
-///
-/// Returns how many bytes came, where 0 is the end of the stream: the peer has closed, and all that
-/// it had sent is received.
-///
-/// # Errors
-///
-/// See [`RecvError`]. Every handle that came with the message is closed then, and `handles` is as
-/// it was before.
-///
-/// # Examples
-///
-/// ```
-/// use std::os::unix::net::UnixStream;
-///
-/// let (ours, theirs) = UnixStream::pair()?;
-/// drop(theirs);
-/// let mut handles = Vec::new();
-/// assert_eq!(handle_passing::recv(&ours, &mut [0; 64], &mut handles)?, 0);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[doc(alias = "SCM_RIGHTS")]
-#[doc(alias = "recvmsg")]
-pub fn recv(
-    socket: impl AsFd,
-    bytes: &mut [u8],
-    handles: &mut Vec<OwnedFd>,
-) -> Result<usize, RecvError> {
-    sys::recv(socket.as_fd(), bytes, handles, Wait::AsSocket)
-}
-
-/// Like [`recv`], but never blocks, whatever the socket's mode is.
-///
-/// # Errors
-///
-/// Like [`recv`]; [`RecvError::WouldBlock`] when nothing is there.
-pub fn try_recv(
-    socket: impl AsFd,
-    bytes: &mut [u8],
-    handles: &mut Vec<OwnedFd>,
-) -> Result<usize, RecvError> {
-    sys::recv(socket.as_fd(), bytes, handles, Wait::Never)
-}
 
 #[doc(hidden)]
 pub mod fuzzing {

@@ -16,6 +16,7 @@ use handle_passing::{
     HandleError, HandleKind, RecvError, SendError, expect, fuzzing, kind, recv, send, try_recv,
     try_send,
 };
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::EventFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -366,7 +367,7 @@ fn f42_signals_do_not_interrupt() {
 fn f95_a_peer_whose_handles_are_refused_is_told() {
     let _ledger = Ledger::open();
     let (ours, theirs) = pair(Kind::Seqpacket);
-    if let Err(error) = fuzzing::refuse_handles(&theirs) {
+    if let Err(error) = handle_passing::refuse_handles(&theirs) {
         println!("skipped: handles can't be refused: {error}");
         return;
     }
@@ -429,11 +430,13 @@ fn samples() -> Vec<(&'static str, OwnedFd, HandleKind)> {
         ("pipe, reading", pipe_reader.into(), HandleKind::Pipe),
         ("pipe, writing", pipe_writer.into(), HandleKind::Pipe),
         ("file", File::open("/proc/self/exe").unwrap().into(), HandleKind::File),
-        ("memory", memory, HandleKind::File),
+        ("unsealed memory", memory, HandleKind::File),
+        ("memory", sealed_memory(), HandleKind::Memory),
         ("directory", File::open("/").unwrap().into(), HandleKind::Directory),
         ("device", dev_null().into(), HandleKind::CharDevice),
         ("epoll", epoll, HandleKind::Other),
-        ("event", event, HandleKind::Other),
+        ("event", event, HandleKind::Event),
+        ("process", this_process(), HandleKind::Process),
         ("netlink", netlink, HandleKind::Other),
     ];
     // What some kernels lack, or don't let us have.
@@ -478,4 +481,17 @@ fn signatures_take_what_borrows(owned: OwnedFd, borrowed: BorrowedFd<'_>) {
     let _ = send(&owned, b"x", &[borrowed]);
     let _ = recv(borrowed, &mut [0], &mut Vec::new());
     let _ = kind(&owned);
+}
+
+fn sealed_memory() -> OwnedFd {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = memfd_create("sample", flags).unwrap();
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+    memory
+}
+
+fn this_process() -> OwnedFd {
+    let this = rustix::process::getpid();
+    rustix::process::pidfd_open(this, rustix::process::PidfdFlags::empty()).unwrap()
 }

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
 
+use crate::HandleKind;
+
 /// macOS has no flag for close-on-exec, see [`set_close_on_exec`].
 pub(super) const RECV_FLAGS: c_int = 0;
 
@@ -47,4 +49,20 @@ pub(super) fn is_tcp(_socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Taken for granted: macOS can't tell the protocol of a socket.
 pub(super) fn is_udp(_socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(true)
+}
+
+/// Memory has no seals here: it is told from no other file.
+pub(super) fn is_sealed_memory(_file: BorrowedFd<'_>) -> bool {
+    false
+}
+
+/// What is neither a socket nor a file has no name to tell it by.
+pub(super) fn kind_of_untyped(_handle: BorrowedFd<'_>) -> HandleKind {
+    HandleKind::Other
+}
+
+/// Only Linux can.
+pub(super) fn refuse_handles(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    let reason = "a socket can't refuse handles on this system";
+    Err(io::Error::new(io::ErrorKind::Unsupported, reason))
 }

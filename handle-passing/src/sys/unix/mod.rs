@@ -1,4 +1,4 @@
-//! `sendmsg`, `recvmsg` and `getsockopt`.
+//! Unix: handles are descriptors, and travel beside the bytes of a Unix socket (`SCM_RIGHTS`).
 #![allow(unsafe_code)] // System calls.
 #![allow(
     clippy::cast_possible_truncation,
@@ -6,15 +6,25 @@
     reason = "the types of lengths differ between C libraries; those here are far below 2 GiB"
 )]
 
+pub(super) mod control;
+mod convert;
+pub(crate) mod message;
+
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, msghdr};
 
-use super::control::{self, Aligned, RECV_BYTES, SEND_BYTES, Summary};
+use control::{Aligned, RECV_BYTES, SEND_BYTES, Summary};
+
 use super::os;
 use crate::{HANDLES_MAX, HandleKind, RecvError, SendError};
+
+pub(crate) use convert::actual_kind;
+
+/// An owned handle of any kind.
+pub(crate) type Raw = OwnedFd;
 
 /// Whether a call may block.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +116,37 @@ pub(crate) fn recv(
     verdict
 }
 
+/// What a descriptor must be open for.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// Whether a descriptor is open for that.
+fn allows(handle: BorrowedFd<'_>, access: Access) -> io::Result<bool> {
+    // SAFETY: the descriptor is open, and F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(handle.as_raw_fd(), libc::F_GETFL) };
+    if flags == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let mode = flags & libc::O_ACCMODE;
+    Ok(match access {
+        Access::Read => mode != libc::O_WRONLY,
+        Access::Write => mode != libc::O_RDONLY,
+    })
+}
+
+/// Whether a descriptor is a socket, of any family.
+#[cfg(feature = "socket2")]
+fn is_socket(handle: BorrowedFd<'_>) -> io::Result<bool> {
+    match socket_option(handle, libc::SO_TYPE) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 pub(crate) fn kind(handle: BorrowedFd<'_>) -> io::Result<HandleKind> {
     match os::domain(handle) {
         Ok(libc::AF_INET | libc::AF_INET6) => internet_kind(handle),
@@ -135,6 +176,22 @@ pub(super) fn socket_option(socket: BorrowedFd<'_>, option: c_int) -> io::Result
         )
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Sets an option of the level `SOL_SOCKET` that is on or off.
+pub(super) fn set_option(socket: BorrowedFd<'_>, option: c_int, is_on: bool) -> io::Result<()> {
+    let value = c_int::from(is_on);
+    // SAFETY: the option's value is an integer, which outlives the call and is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            INT_BYTES,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Receives until a signal does not interrupt.
@@ -237,12 +294,13 @@ fn file_kind(handle: BorrowedFd<'_>) -> io::Result<HandleKind> {
     // SAFETY: fstat has succeeded, so it has filled the structure.
     let stat = unsafe { stat.assume_init() };
     Ok(match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG if os::is_sealed_memory(handle) => HandleKind::Memory,
         libc::S_IFREG => HandleKind::File,
         libc::S_IFDIR => HandleKind::Directory,
         libc::S_IFIFO => HandleKind::Pipe,
         libc::S_IFCHR => HandleKind::CharDevice,
         // Epoll, event, timer and process descriptors have no type at all.
-        _ => HandleKind::Other,
+        _ => os::kind_of_untyped(handle),
     })
 }
 
@@ -254,7 +312,7 @@ pub(super) fn message_header() -> msghdr {
 }
 
 /// The length of an integer option.
-pub(super) const INT_BYTES: libc::socklen_t = c_int::BITS / 8;
+const INT_BYTES: libc::socklen_t = c_int::BITS / 8;
 
 #[cfg(test)]
 mod tests {

@@ -13,8 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::c_int;
 
-use super::control;
-use super::unix::{INT_BYTES, message_header};
+use super::unix::{control, message_header, set_option};
 
 /// What was found in control data. Owns nothing: the descriptors are mere numbers.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -102,16 +101,6 @@ pub fn receive_pidfds(socket: impl AsFd, is_on: bool) -> io::Result<()> {
     set_option(socket.as_fd(), SO_PASSPIDFD, is_on)
 }
 
-/// Has the kernel refuse (`EPERM`) handles that the peer of `socket` wants to send to it.
-///
-/// # Errors
-///
-/// The kernel's: `ENOPROTOOPT` before Linux 6.16.
-pub fn refuse_handles(socket: impl AsFd) -> io::Result<()> {
-    const SO_PASSRIGHTS: c_int = 83; // On all architectures but SPARC and PA-RISC.
-    set_option(socket.as_fd(), SO_PASSRIGHTS, false)
-}
-
 /// Whether the write end of a pipe, or all of its duplicates, are closed. Tells of each leaked
 /// duplicate, in any process and even in flight, where counting descriptors would disturb other
 /// threads.
@@ -124,20 +113,6 @@ pub fn is_hung_up(pipe: impl AsFd) -> io::Result<bool> {
     // SAFETY: `poll` is one valid pollfd; a timeout of zero does not block.
     check(unsafe { libc::poll(&raw mut poll, 1, 0) })?;
     Ok(poll.revents & libc::POLLHUP != 0)
-}
-
-fn set_option(socket: BorrowedFd<'_>, option: c_int, is_on: bool) -> io::Result<()> {
-    let value = c_int::from(is_on);
-    // SAFETY: the option's value is an integer, which outlives the call and is only read.
-    check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw const value).cast(),
-            INT_BYTES,
-        )
-    })
 }
 
 fn check(result: c_int) -> io::Result<()> {

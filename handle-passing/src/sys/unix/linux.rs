@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
 
-use super::unix::socket_option;
+use super::unix::{set_option, socket_option};
+use crate::HandleKind;
 
 /// Received descriptors are close-on-exec from the start: no fork in between can leak one.
 pub(super) const RECV_FLAGS: c_int = libc::MSG_CMSG_CLOEXEC;
@@ -43,4 +44,37 @@ pub(super) fn is_tcp(socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Whether a datagram socket of the Internet family is UDP, and not for pings.
 pub(super) fn is_udp(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_option(socket, libc::SO_PROTOCOL)? == libc::IPPROTO_UDP)
+}
+
+/// Whether this is memory that can't change its size any more.
+pub(super) fn is_sealed_memory(file: BorrowedFd<'_>) -> bool {
+    const SEALS: c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: the descriptor is open, and F_GET_SEALS takes no argument. What has no seals at all
+    // answers -1, in which all bits are set.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals != -1 && seals & SEALS == SEALS
+}
+
+/// What a descriptor is that is neither a socket nor a file of any type. Only its name tells.
+pub(super) fn kind_of_untyped(handle: BorrowedFd<'_>) -> HandleKind {
+    let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    match std::fs::read_link(link).as_deref().ok().and_then(std::path::Path::to_str) {
+        Some("anon_inode:[eventfd]") => HandleKind::Event,
+        Some("anon_inode:[pidfd]") => HandleKind::Process,
+        // From Linux 6.9 to 6.13, a name in a file system of its own.
+        Some(name) if name.starts_with("pidfd:[") => HandleKind::Process,
+        _ => HandleKind::Other,
+    }
+}
+
+/// Sets `SO_PASSRIGHTS` to 0.
+pub(super) fn refuse_handles(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_PASSRIGHTS: c_int = 83; // On all architectures but SPARC and PA-RISC.
+    set_option(socket, SO_PASSRIGHTS, false).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => {
+            let reason = "a socket can't refuse handles (SO_PASSRIGHTS) before Linux 6.16";
+            io::Error::new(io::ErrorKind::Unsupported, reason)
+        }
+        _ => error,
+    })
 }

@@ -16,20 +16,20 @@ use std::ptr;
 
 use libc::{c_int, cmsghdr};
 
-use super::os;
 use crate::HANDLES_MAX;
+use crate::sys::os;
 
 /// Space for control data, aligned as the C library's own code expects it.
 #[repr(C, align(8))]
-pub(super) struct Aligned<T>(pub(super) T);
+pub(crate) struct Aligned<T>(pub(super) T);
 
 /// What a row of records held, apart from the descriptor numbers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     /// Records with descriptors to take; a peer that keeps to the protocol causes at most one.
-    pub(super) sets: usize,
+    pub(crate) sets: usize,
     /// There was a record of another type, a broken one, or a number that is no descriptor.
-    pub(super) is_unexpected: bool,
+    pub(crate) is_unexpected: bool,
 }
 
 /// Writes one record that names `handles`. Returns its length, without padding at the end.
@@ -37,7 +37,7 @@ pub(super) struct Summary {
 /// # Panics
 ///
 /// When `space` is too small: it takes [`HEADER_BYTES`] and 4 bytes per handle.
-pub(super) fn write(space: &mut [MaybeUninit<u8>], handles: &[BorrowedFd<'_>]) -> usize {
+pub(crate) fn write(space: &mut [MaybeUninit<u8>], handles: &[BorrowedFd<'_>]) -> usize {
     let len = HEADER_BYTES + size_of_val(handles);
     let space = &mut space[..len];
     // SAFETY: a cmsghdr is plain integers, for which zeros are valid (and some C libraries have
@@ -64,7 +64,7 @@ pub(super) fn write(space: &mut [MaybeUninit<u8>], handles: &[BorrowedFd<'_>]) -
 /// Any bytes will do: lengths are checked against the slice, alignment does not matter. A record
 /// that claims to be longer than the data is read as far as the data goes (that is how BSD
 /// truncates), and is the last one.
-pub(super) fn read(mut control: &[u8], mut descriptor: impl FnMut(c_int)) -> Summary {
+pub(crate) fn read(mut control: &[u8], mut descriptor: impl FnMut(c_int)) -> Summary {
     let mut summary = Summary::default();
     while control.len() >= HEADER_BYTES {
         // SAFETY: the slice has at least the bytes of a header, and a header is plain integers,
@@ -111,12 +111,12 @@ const fn record_bytes(payload_bytes: usize) -> usize {
 }
 
 /// From the start of a record to its payload.
-pub(super) const HEADER_BYTES: usize = record_bytes(0);
+pub(crate) const HEADER_BYTES: usize = record_bytes(0);
 /// One record of the most descriptors that the kernel takes.
-pub(super) const SEND_BYTES: usize = record_bytes(HANDLES_MAX * size_of::<c_int>());
+pub(crate) const SEND_BYTES: usize = record_bytes(HANDLES_MAX * size_of::<c_int>());
 /// The same and room for what a socket may be made to deliver besides: credentials (32 bytes), a
 /// process descriptor (24), a security label. What does not fit is reported as truncated.
-pub(super) const RECV_BYTES: usize = SEND_BYTES + 256;
+pub(crate) const RECV_BYTES: usize = SEND_BYTES + 256;
 
 #[cfg(test)]
 mod tests {
