@@ -8,11 +8,11 @@
 mod client;
 #[path = "handoff/ours.rs"]
 mod ours;
-#[path = "handoff/processor.rs"]
+#[path = "support/processor.rs"]
 mod processor;
 #[path = "handoff/raw.rs"]
 mod raw;
-#[path = "handoff/report.rs"]
+#[path = "support/report.rs"]
 mod report;
 #[path = "handoff/server.rs"]
 mod server;
@@ -25,10 +25,13 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 
 use self::processor::Pinned;
-use self::report::{Report, Sample};
+use self::report::{Report, Times};
 use self::server::{Contender, Server, Task};
 
 const WORKERS: [usize; 2] = [1, 4];
+
+/// Samples of fewer connections are for warming up, or only show that it works.
+const CONNECTIONS_MIN: u64 = 50;
 
 /// If set, processes run wherever the scheduler puts them, and not on one processor.
 const UNPINNED: &str = "HANDOFF_UNPINNED";
@@ -42,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
     let pinned = env::var_os(UNPINNED).is_none().then(Pinned::new).transpose()?;
-    let mut report = Report::default();
+    let mut report = Report::new("connection", "workers", ["wall", "CPU"]);
     for task in [Task::Stamp, Task::Close] {
         bench(&mut criterion, &mut report, task);
     }
@@ -52,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn bench(criterion: &mut Criterion, report: &mut Report, task: Task) {
+fn bench(criterion: &mut Criterion, report: &mut Report<2>, task: Task) {
     let mut group = criterion.benchmark_group(format!("handoff/{}", task.subject()));
     group.sampling_mode(SamplingMode::Flat);
     if task == Task::Close {
@@ -82,13 +85,38 @@ fn bench(criterion: &mut Criterion, report: &mut Report, task: Task) {
                         let beside = sample(reference);
                         (sample(server), beside)
                     };
-                    report.add(task, workers, contender, own, beside);
+                    if connections >= CONNECTIONS_MIN {
+                        let names = [task.subject(), &workers.to_string(), contender.name()];
+                        report.add(names, own.beside(beside));
+                    }
                     own.total()
                 });
             });
         }
     }
     group.finish();
+}
+
+/// What one contender did in one sample.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    connections: u64,
+    /// The time of a connection: the median for [`Task::Stamp`], the average for [`Task::Close`].
+    wall_ns: u64,
+    /// What a connection cost the processes of the server, on average.
+    cpu_ns: u64,
+}
+
+impl Sample {
+    /// What it comes to for all connections, as criterion wants to know it.
+    fn total(self) -> Duration {
+        Duration::from_nanos(self.wall_ns * self.connections)
+    }
+
+    fn beside(self, raw: Sample) -> [Times; 2] {
+        let times = |own, raw| Times { own_ns: ns(own), raw_ns: ns(raw) };
+        [times(self.wall_ns, raw.wall_ns), times(self.cpu_ns, raw.cpu_ns)]
+    }
 }
 
 fn sample(server: &Server, task: Task, connections: u64) -> io::Result<Sample> {
@@ -101,4 +129,9 @@ fn sample(server: &Server, task: Task, connections: u64) -> io::Result<Sample> {
     };
     let cpu_ns = u64::try_from((server.cpu_time()? - before).as_nanos()).unwrap_or(u64::MAX);
     Ok(Sample { connections, wall_ns, cpu_ns: cpu_ns / connections })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "hours in nanoseconds are exact")]
+fn ns(nanoseconds: u64) -> f64 {
+    nanoseconds as f64
 }

@@ -15,11 +15,17 @@ impl Pinned {
     /// for the system.
     pub(crate) fn new() -> Result<Pinned> {
         let before = sched_getaffinity(THIS_THREAD)?;
-        let usable = |cpu: &usize| before.is_set(*cpu).unwrap_or(false);
-        let mut one = CpuSet::new();
-        one.set((0..CpuSet::count()).rev().find(usable).unwrap_or(0))?;
-        sched_setaffinity(THIS_THREAD, &one)?;
+        pin_to(usable(&before).next_back())?;
         Ok(Pinned { before })
+    }
+
+    /// Does something on the first of the processors instead, such as to start a process.
+    #[allow(dead_code, reason = "not all benches put two processes apart")]
+    pub(crate) fn elsewhere<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
+        pin_to(usable(&self.before).next())?;
+        let result = f();
+        pin_to(usable(&self.before).next_back())?;
+        Ok(result)
     }
 }
 
@@ -28,6 +34,16 @@ impl Drop for Pinned {
         // It could be set before; if not, what follows is only slower.
         let _ = sched_setaffinity(THIS_THREAD, &self.before);
     }
+}
+
+fn usable(set: &CpuSet) -> impl DoubleEndedIterator<Item = usize> {
+    (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+}
+
+fn pin_to(processor: Option<usize>) -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(processor.unwrap_or(0))?;
+    sched_setaffinity(THIS_THREAD, &one)
 }
 
 const THIS_THREAD: Pid = Pid::from_raw(0);
