@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::*;
 use handle_passing::{
-    HandleError, HandleKind, RecvError, SendError, expect, fuzzing, kind, recv, send, try_recv,
-    try_send,
+    HandleError, HandleKind, RecvBuffer, RecvError, SendError, expect, fuzzing, kind, recv,
+    recv_vectored, send, try_recv, try_recv_vectored, try_send,
 };
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -385,6 +385,46 @@ fn parts_are_sent_as_one_message() {
     assert_eq!(handle_passing::send_vectored(&ours, &parts, &[handle.as_fd()]).unwrap(), 8);
     let (bytes, handles) = receive(&theirs).unwrap();
     assert_eq!((bytes.as_slice(), handles.len()), (b"headbody".as_slice(), 1));
+}
+
+#[test]
+fn f36_received_parts_are_filled_in_order_and_within_their_capacity() {
+    let bytes: Vec<u8> = (0..200).collect();
+    for sent in [1, 4, 5, 20, 50, 120, 200] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send(&ours, &bytes[..sent], &[]).unwrap();
+        let (mut head, mut tail) = ([0xff; 4], [0xff; 60]);
+        let mut body = Vec::with_capacity(40);
+        body.extend([1, 2, 3]);
+        let (room, start) = (4 + (body.capacity() - 3) + 60, body.as_ptr());
+        let mut parts = [
+            RecvBuffer::Slice(&mut head),
+            RecvBuffer::Spare(&mut body),
+            RecvBuffer::Slice(&mut tail),
+        ];
+        let len = recv_vectored(&theirs, &mut parts, &mut Vec::new()).unwrap();
+        assert_eq!((len, body.as_ptr(), &body[..3]), (sent.min(room), start, &[1, 2, 3][..]));
+        let all = [&head, &body[3..], &tail].concat();
+        assert_eq!(&all[..len], &bytes[..len], "{sent}");
+        assert!(all[len..].iter().all(|byte| *byte == 0xff), "{sent}: nothing else is touched");
+    }
+}
+
+#[test]
+fn f36_an_error_leaves_a_vector_as_it_was_and_a_full_one_is_no_buffer() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut body = Vec::with_capacity(10);
+    let error = try_recv_vectored(&theirs, &mut [RecvBuffer::Spare(&mut body)], &mut Vec::new());
+    assert!(matches!(error, Err(RecvError::WouldBlock)));
+    assert!(body.is_empty());
+    send(&ours, b"x", &[]).unwrap();
+    let mut full = Vec::new();
+    let error = recv_vectored(&theirs, &mut [RecvBuffer::Spare(&mut full)], &mut Vec::new());
+    assert!(matches!(error, Err(RecvError::NoBuffer)), "it would look like the end");
+    let mut nine = [const { [0; 1] }; 9];
+    let mut nine: Vec<_> = nine.iter_mut().map(|one| RecvBuffer::Slice(one)).collect();
+    let error = recv_vectored(&theirs, &mut nine, &mut Vec::new());
+    assert!(matches!(error, Err(RecvError::Io(_))), "too many places");
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub fn recv(
     bytes: &mut [u8],
     handles: &mut Vec<OwnedFd>,
 ) -> Result<usize, RecvError> {
-    super::recv(socket.as_fd(), bytes, handles, Wait::AsSocket)
+    super::recv(socket.as_fd(), &mut [RecvBuffer::Slice(bytes)], handles, Wait::AsSocket)
 }
 
 /// Like [`recv`], but never blocks, whatever the socket's mode is.
@@ -125,7 +125,59 @@ pub fn try_recv(
     bytes: &mut [u8],
     handles: &mut Vec<OwnedFd>,
 ) -> Result<usize, RecvError> {
+    super::recv(socket.as_fd(), &mut [RecvBuffer::Slice(bytes)], handles, Wait::Never)
+}
+
+/// Like [`recv`], with several places for the bytes, which are filled one after the other: a header
+/// and a body, say.
+///
+/// # Errors
+///
+/// Like [`recv`]. More than 8 places are an I/O error.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::unix::net::UnixStream;
+/// use handle_passing::RecvBuffer;
+///
+/// let (ours, theirs) = UnixStream::pair()?;
+/// handle_passing::send(&ours, b"4:body", &[])?;
+/// let (mut header, mut body) = ([0; 2], Vec::with_capacity(100));
+/// let mut buffers = [RecvBuffer::Slice(&mut header), RecvBuffer::Spare(&mut body)];
+/// assert_eq!(handle_passing::recv_vectored(&theirs, &mut buffers, &mut Vec::new())?, 6);
+/// assert_eq!((&header, body.as_slice()), (b"4:", b"body".as_slice()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn recv_vectored(
+    socket: impl AsFd,
+    bytes: &mut [RecvBuffer<'_>],
+    handles: &mut Vec<OwnedFd>,
+) -> Result<usize, RecvError> {
+    super::recv(socket.as_fd(), bytes, handles, Wait::AsSocket)
+}
+
+/// Like [`recv_vectored`], but never blocks, whatever the socket's mode is.
+///
+/// # Errors
+///
+/// Like [`recv_vectored`]; [`RecvError::WouldBlock`] when nothing is there.
+pub fn try_recv_vectored(
+    socket: impl AsFd,
+    bytes: &mut [RecvBuffer<'_>],
+    handles: &mut Vec<OwnedFd>,
+) -> Result<usize, RecvError> {
     super::recv(socket.as_fd(), bytes, handles, Wait::Never)
+}
+
+/// Where received bytes go.
+#[derive(Debug)]
+pub enum RecvBuffer<'a> {
+    /// Over what the slice holds.
+    Slice(&'a mut [u8]),
+    /// To the end of the vector, as far as its capacity goes. It costs no time to fill that with
+    /// zeros first. On an error, the vector is as it was before.
+    Spare(&'a mut Vec<u8>),
 }
 
 /// Refuses handles that a peer sends over this socket (`SO_PASSRIGHTS`): its attempt fails with

@@ -13,6 +13,7 @@ pub(crate) mod message;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 use libc::{c_int, msghdr};
 
@@ -22,9 +23,13 @@ use super::os;
 use crate::{HANDLES_MAX, HandleKind, RecvError, SendError};
 
 pub(crate) use convert::actual_kind;
+use message::RecvBuffer;
 
 /// An owned handle of any kind.
 pub(crate) type Raw = OwnedFd;
+
+/// Most places to receive into.
+const RECV_BUFFERS_MAX: usize = 8;
 
 /// Whether a call may block.
 #[derive(Debug, Clone, Copy)]
@@ -67,9 +72,16 @@ pub(crate) fn send(
     }
     let flags = wait.flags() | libc::MSG_NOSIGNAL;
     loop {
-        // SAFETY: `message` points to `bytes` (an IoSlice is an iovec) and to the initialized part
-        // of `space`, which all outlive the call and are only read.
-        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+        let sent = match (bytes, handles) {
+            // Spares the kernel a message header, a vector and a look for control data.
+            // SAFETY: the pointer and the length are those of one slice.
+            ([part], []) => unsafe {
+                libc::send(socket.as_raw_fd(), part.as_ptr().cast(), part.len(), flags)
+            },
+            // SAFETY: `message` points to `bytes` (an IoSlice is an iovec) and to the initialized
+            // part of `space`, which all outlive the call and are only read.
+            _ => unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) },
+        };
         if let Ok(sent) = usize::try_from(sent) {
             return Ok(sent);
         }
@@ -82,24 +94,33 @@ pub(crate) fn send(
 
 pub(crate) fn recv(
     socket: BorrowedFd<'_>,
-    bytes: &mut [u8],
+    bytes: &mut [RecvBuffer<'_>],
     handles: &mut Vec<OwnedFd>,
     wait: Wait,
 ) -> Result<usize, RecvError> {
-    if bytes.is_empty() {
+    const NOWHERE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+    let mut parts = [NOWHERE; RECV_BUFFERS_MAX];
+    if bytes.len() > parts.len() {
+        return Err(RecvError::Io(io::Error::from_raw_os_error(libc::EMSGSIZE)));
+    }
+    for (part, buffer) in parts.iter_mut().zip(bytes.iter_mut()) {
+        let (start, len) = buffer.room();
+        *part = libc::iovec { iov_base: start.cast(), iov_len: len };
+    }
+    let parts = &mut parts[..bytes.len()];
+    if parts.iter().all(|part| part.iov_len == 0) {
         return Err(RecvError::NoBuffer);
     }
     // All zeros and not uninitialized, because the kernel leaves the padding of records as it is.
     // That costs well under 1% of the system call.
     let mut space = Aligned([0_u8; RECV_BYTES]);
-    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut message = message_header();
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
     message.msg_control = space.0.as_mut_ptr().cast();
     message.msg_controllen = RECV_BYTES as _;
-    // SAFETY: `message` points to `part`, which points to `bytes`, and to `space`, each with its
-    // length; all outlive the call.
+    // SAFETY: `message` points to `parts`, which point to memory that `bytes` borrow for writing,
+    // and to `space`, each with its length; all outlive the call.
     let len = unsafe { recvmsg(socket, &mut message, wait.flags() | os::RECV_FLAGS) }?;
 
     let control = &space.0[..RECV_BYTES.min(message.msg_controllen as usize)];
@@ -112,8 +133,40 @@ pub(crate) fn recv(
     let verdict = judge(socket, len, &message, summary, &handles[before..]);
     if verdict.is_err() {
         handles.truncate(before);
+        return verdict;
+    }
+    let mut rest = len;
+    for buffer in bytes {
+        let filled = rest.min(buffer.room().1);
+        // SAFETY: the kernel has filled the first `len` bytes of all parts, in their order, of
+        // which these are the next, and no more than this part has room for.
+        unsafe { buffer.fill(filled) };
+        rest -= filled;
     }
     verdict
+}
+
+impl RecvBuffer<'_> {
+    fn room(&mut self) -> (*mut u8, usize) {
+        match self {
+            Self::Slice(slice) => (slice.as_mut_ptr(), slice.len()),
+            Self::Spare(vec) => {
+                let spare = vec.spare_capacity_mut();
+                (spare.as_mut_ptr().cast(), spare.len())
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The first `bytes` of [`room`](Self::room) must be initialized.
+    unsafe fn fill(&mut self, bytes: usize) {
+        if let Self::Spare(vec) = self {
+            // SAFETY: so many bytes after the vector's length lie within its capacity, and are
+            // initialized, says the caller.
+            unsafe { vec.set_len(vec.len() + bytes) };
+        }
+    }
 }
 
 /// What a descriptor must be open for.
