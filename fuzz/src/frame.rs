@@ -19,7 +19,7 @@ pub fn frame(data: &[u8]) {
     let lead_bytes = u32::from(lead.saturating_sub(240)) * 8_000;
     let mut stream = Vec::new();
     if lead_bytes > 0 {
-        let header = Header { kind: *lead, handles: 0, payload_bytes: lead_bytes };
+        let header = Header { kind: *lead, handles: 0, body_bytes: lead_bytes };
         stream.extend_from_slice(&header.encode());
         stream.extend((0..lead_bytes).map(|n| u8::try_from(n % 251).expect("less than 251")));
     }
@@ -74,8 +74,11 @@ fn decode_naively(mut stream: &[u8], limits: &Limits) -> Decoded {
             Some(ProtocolError::Version { found: *version })
         } else if *reserved != 0 {
             Some(ProtocolError::Reserved { found: *reserved })
-        } else if bytes as usize > limits.payload_bytes_max {
-            Some(ProtocolError::PayloadTooLarge { bytes, max: limits.payload_bytes_max })
+        } else if bytes < u32::from(*handles) {
+            Some(ProtocolError::KindsMissing { handles: *handles })
+        } else if (bytes - u32::from(*handles)) as usize > limits.payload_bytes_max {
+            let (bytes, max) = (bytes - u32::from(*handles), limits.payload_bytes_max);
+            Some(ProtocolError::PayloadTooLarge { bytes, max })
         } else if usize::from(*handles) > limits.handles_per_message_max {
             let max = limits.handles_per_message_max;
             Some(ProtocolError::TooManyHandles { handles: *handles, max })
@@ -85,17 +88,17 @@ fn decode_naively(mut stream: &[u8], limits: &Limits) -> Decoded {
         if let Some(error) = error {
             return (frames, Err(error));
         }
-        let header = Header { kind: *kind, handles: *handles, payload_bytes: bytes };
-        let Some((payload, rest)) = rest.split_at_checked(bytes as usize) else {
-            return (frames, Ok(Pending::Payload(header)));
+        let header = Header { kind: *kind, handles: *handles, body_bytes: bytes };
+        let Some((body, rest)) = rest.split_at_checked(bytes as usize) else {
+            return (frames, Ok(Pending::Body(header)));
         };
-        frames.push(Frame { header, payload: payload.to_vec() });
+        frames.push(Frame { header, body: body.to_vec() });
         stream = rest;
     }
 }
 
 fn encode(frame: &Frame) -> Vec<u8> {
-    [&frame.header.encode(), frame.payload.as_slice()].concat()
+    [&frame.header.encode(), frame.body.as_slice()].concat()
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use arbitrary::{Arbitrary, Unstructured};
+use handle_passing::HandleKind;
 use ipc_core::frame::HEADER_BYTES;
-use ipc_core::{Inbox, Limits, Message, Outbox, ProtocolError, PushError};
+use ipc_core::{Attachment, Inbox, Limits, Message, Outbox, ProtocolError, PushError};
 
 /// What an inbox keeps allocated beside the payload of an incomplete message.
 const INBOX_BUFFER_BYTES: usize = 64 * 1024;
@@ -81,6 +82,8 @@ impl Clone for Handle {
         Self::new(self.id, &self.open)
     }
 }
+
+impl Attachment for Handle {}
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -176,9 +179,10 @@ impl World {
         // One length in so many is over the limit.
         let length = length as usize % (self.limits.payload_bytes_max + 2);
         let handles = self.new_handles(handles.into());
-        let message = Message { kind, payload: vec![kind; length], handles };
+        let message = Message { kind, payload: vec![kind; length], handles: handles.into() };
         let summary = summarize(&message);
-        let (bytes, handles) = (HEADER_BYTES + length, message.handles.len());
+        let handles = message.handles.len();
+        let bytes = HEADER_BYTES + length + handles;
 
         let limits = self.limits;
         let is_too_large = length > limits.payload_bytes_max
@@ -264,7 +268,7 @@ impl World {
         assert_eq!(self.outbox.queued_bytes(), self.waiting.iter().map(|(bytes, _)| bytes).sum());
         assert_eq!(self.outbox.queued_handles(), self.waiting.iter().map(|(_, h)| h).sum());
         assert_eq!(self.outbox.is_empty(), self.waiting.is_empty());
-        let most = INBOX_BUFFER_BYTES + self.limits.payload_bytes_max;
+        let most = INBOX_BUFFER_BYTES + self.limits.payload_bytes_max + 253;
         assert!(self.inbox.allocated_bytes() <= most, "memory is bounded");
 
         let delivered: usize = self.delivered.iter().map(|message| message.handles.len()).sum();
@@ -306,7 +310,12 @@ fn decode_naively(mut bytes: &[u8], mut handles: &[usize]) -> Vec<Summary> {
     let mut messages = Vec::new();
     while let [_version, kind, count, _reserved, a, b, c, d, rest @ ..] = bytes {
         let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-        let Some((payload, rest)) = rest.split_at_checked(length) else { break };
+        let Some((body, rest)) = rest.split_at_checked(length) else { break };
+        let Some(payload_bytes) = length.checked_sub(usize::from(*count)) else { break };
+        let (payload, kinds) = body.split_at(payload_bytes);
+        if kinds.iter().any(|code| HandleKind::from_code(*code).is_none()) {
+            break;
+        }
         let Some((own, others)) = handles.split_at_checked(usize::from(*count)) else { break };
         messages.push((*kind, payload.to_vec(), own.to_vec()));
         (bytes, handles) = (rest, others);

@@ -35,7 +35,7 @@ use crate::{Limits, Message, Receiver, RecvError, SendError, Sender, TryRecvErro
 /// use ipc_core::{Channel, Message};
 ///
 /// let (mut ours, mut theirs) = Channel::pair()?;
-/// ours.try_send(Message::new(1, "a file").with_handle(std::fs::File::open("/dev/null")?.into()))?;
+/// ours.try_send(Message::new(1, "a file").with_handle(std::fs::File::open("/dev/null")?))?;
 ///
 /// let deadline = Instant::now() + Duration::from_secs(5);
 /// let message = theirs.recv_deadline(Some(deadline))?;
@@ -60,12 +60,30 @@ impl Channel {
         Ok((Self::new(ours), Self::new(theirs)))
     }
 
-    /// The end of a connection that somebody else made: inherited, received, or accepted. The
-    /// limits are the default ones.
+    /// Two connected ends that keep messages apart (`SOCK_SEQPACKET`), with default [`Limits`].
+    ///
+    /// A message is one packet of at most [`PACKET_BYTES_MAX`](crate::frame::PACKET_BYTES_MAX)
+    /// bytes. So several processes may hold duplicates of one end and receive from it: each
+    /// message goes to one of them, whole. A stream is quicker for many small messages,
+    /// because there one system call carries many.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when the descriptor is not a connected Unix stream socket; the error says
+    /// What the system reports; macOS has no such sockets.
+    pub fn packet_pair() -> io::Result<(Self, Self)> {
+        let (ours, theirs) = Socket::packet_pair()?;
+        Ok((Self::new(ours), Self::new(theirs)))
+    }
+
+    /// The end of a connection that somebody else made: inherited, received, or accepted. The
+    /// limits are the default ones.
+    ///
+    /// It may be a Unix socket, stream or seqpacket, or another stream socket, TCP say: that
+    /// carries no handles.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the descriptor is not such a socket, or not connected; the error says
     /// what it is instead.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         Socket::from_fd(fd).map(Self::new)

@@ -2,6 +2,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use handle_passing::Handle;
+
 use crate::{Message, ProtocolError, PushError};
 
 /// Why [`try_send`](crate::Sender::try_send) or [`queue`](crate::Sender::queue) did not take a
@@ -110,8 +112,8 @@ impl SendError {
     }
 }
 
-impl From<PushError<std::os::fd::OwnedFd>> for TrySendError {
-    fn from(error: PushError<std::os::fd::OwnedFd>) -> Self {
+impl From<PushError<Handle>> for TrySendError {
+    fn from(error: PushError<Handle>) -> Self {
         match error {
             PushError::Full(message) => Self::Full(message),
             PushError::TooLarge(message) => Self::TooLarge(message),

@@ -1,7 +1,9 @@
 use std::collections::VecDeque;
 
-use crate::Message;
+use handle_passing::HandleKind;
+
 use crate::frame::{Decoder, Frame, Limits, Pending, ProtocolError};
+use crate::{Attachment, Handles, Message};
 
 /// Cuts a stream of bytes, and of handles beside them, into messages. Pure: it does no I/O.
 ///
@@ -28,11 +30,11 @@ use crate::frame::{Decoder, Frame, Limits, Pending, ProtocolError};
 /// use ipc_core::{Inbox, Limits, Message};
 ///
 /// let mut inbox = Inbox::new(Limits::default());
-/// let bytes = [1, 42, 1, 0, 2, 0, 0, 0, b'h', b'i'];
-/// inbox.spare()[..10].copy_from_slice(&bytes);
-/// inbox.received(10, [1001]);
+/// let bytes = [1, 42, 1, 0, 3, 0, 0, 0, b'h', b'i', 0];
+/// inbox.spare()[..11].copy_from_slice(&bytes);
+/// inbox.received(11, [1001]);
 ///
-/// assert_eq!(inbox.next_message()?, Some(Message::new(42, "hi").with_handle(1001)));
+/// assert_eq!(inbox.next_message()?, Some(Message::new(42, "hi").with_handle(1001_u32)));
 /// assert_eq!(inbox.next_message()?, None);
 /// # Ok::<(), ipc_core::ProtocolError>(())
 /// ```
@@ -44,7 +46,7 @@ pub struct Inbox<H> {
     handles_per_message_max: usize,
 }
 
-impl<H> Inbox<H> {
+impl<H: Attachment> Inbox<H> {
     /// An inbox at the start of a stream. It allocates nothing before the first byte is due.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
@@ -90,6 +92,11 @@ impl<H> Inbox<H> {
         self.decoder.pending() != Pending::Nothing
     }
 
+    /// Whether what waits is one frame, whole, and nothing else.
+    pub(crate) fn holds_one_frame(&self) -> bool {
+        self.decoder.holds_one_frame()
+    }
+
     /// Bytes of memory that the inbox holds for payloads.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
@@ -109,22 +116,28 @@ impl<H> Inbox<H> {
     }
 
     fn cut_message(&mut self) -> Result<Option<Message<H>>, ProtocolError> {
-        let Some(Frame { header, payload }) = self.decoder.next_frame()? else {
+        let Some(Frame { header, body: mut payload }) = self.decoder.next_frame()? else {
             return self.check_pending().map(|()| None);
         };
-        let handles = match header.handles {
-            0 => Vec::new(),
-            claimed => self.claim(claimed.into())?,
-        };
+        let mut handles = Handles::default();
+        if header.handles > 0 {
+            // The decoder has checked that the kinds are there.
+            let kinds = payload.split_off(payload.len() - usize::from(header.handles));
+            handles = self.claim(&kinds)?;
+        }
         Ok(Some(Message { kind: header.kind, payload, handles }))
     }
 
-    fn claim(&mut self, claimed: usize) -> Result<Vec<H>, ProtocolError> {
-        let received = self.handles.len();
+    fn claim(&mut self, kinds: &[u8]) -> Result<Handles<H>, ProtocolError> {
+        let (claimed, received) = (kinds.len(), self.handles.len());
         if claimed > received {
             return Err(ProtocolError::HandlesMissing { claimed, received });
         }
-        Ok(self.handles.drain(..claimed).collect())
+        let announce = |(handle, code): (H, &u8)| match HandleKind::from_code(*code) {
+            Some(kind) => Ok(handle.announced(kind)),
+            None => Err(ProtocolError::UnknownKind { found: *code }),
+        };
+        self.handles.drain(..claimed).zip(kinds).map(announce).collect()
     }
 
     /// With the bytes used up, the handles that are left can only be those of the incomplete
@@ -134,7 +147,7 @@ impl<H> Inbox<H> {
         let (least, most) = match self.decoder.pending() {
             Pending::Nothing => (0, 0),
             Pending::Header => (0, self.handles_per_message_max),
-            Pending::Payload(header) => (header.handles.into(), header.handles.into()),
+            Pending::Body(header) => (header.handles.into(), header.handles.into()),
         };
         if received < least {
             return Err(ProtocolError::HandlesMissing { claimed: least, received });
@@ -155,8 +168,9 @@ mod tests {
     use crate::frame::{HEADER_BYTES, Header};
 
     fn frame(kind: u8, handles: u8, payload: &[u8]) -> Vec<u8> {
-        let payload_bytes = u32::try_from(payload.len()).expect("short");
-        [&Header { kind, handles, payload_bytes }.encode(), payload].concat()
+        let kinds = vec![0; handles.into()];
+        let body_bytes = u32::try_from(payload.len() + kinds.len()).expect("short");
+        [&Header { kind, handles, body_bytes }.encode(), payload, &kinds].concat()
     }
 
     fn read(inbox: &mut Inbox<u32>, bytes: &[u8], handles: &[u32]) {
@@ -165,7 +179,7 @@ mod tests {
     }
 
     fn message(kind: u8, payload: &[u8], handles: &[u32]) -> Message<u32> {
-        Message { kind, payload: payload.to_vec(), handles: handles.to_vec() }
+        Message { kind, payload: payload.to_vec(), handles: handles.to_vec().into() }
     }
 
     #[test]

@@ -29,7 +29,7 @@
 //!
 //! // A listening socket, for the child to accept from.
 //! let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
-//! ours.send_deadline(Message::new(1, "http").with_handle(listener.into()), None)?;
+//! ours.send_deadline(Message::new(1, "http").with_handle(listener), None)?;
 //! # child.wait()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -43,15 +43,13 @@
 //!
 //! let mut channel = Channel::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
 //! let mut message = channel.recv_deadline(None)?;
-//! if let Some(handle) = message.handles.pop() {
-//!     let listener = TcpListener::from(handle);
-//!     println!("{} on {}", String::from_utf8_lossy(&message.payload), listener.local_addr()?);
-//! }
+//! let listener = message.take_handle::<TcpListener>(0)?;
+//! println!("{} on {}", String::from_utf8_lossy(&message.payload), listener.local_addr()?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A handle that arrives is whatever the peer chose to send: check what kind of thing it is before
-//! using it, for instance by [`handle_passing::expect`](https://docs.rs/handle-passing).
+//! A handle that arrives is whatever the peer chose to send. [`Message::take_handle`] asks the
+//! system what it is before it gives it out, and what nobody takes is closed with the message.
 //!
 //! ## In an event loop
 //!
@@ -129,7 +127,7 @@ pub use channel::Channel;
 pub use error::{RecvError, SendError, TryRecvError, TrySendError};
 pub use frame::{Limits, ProtocolError};
 pub use inbox::Inbox;
-pub use message::Message;
+pub use message::{Attachment, Handles, Message, TakeHandleError};
 pub use outbox::{Outbox, PushError};
 pub use receiver::Receiver;
 pub use sender::Sender;

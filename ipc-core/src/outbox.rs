@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 
-use crate::Message;
-use crate::frame::{HEADER_BYTES, Header, Limits};
+use crate::frame::{HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX};
+use crate::{Attachment, Message};
 
 /// Frames are collected into chunks of about this length, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -33,7 +33,7 @@ const DIRECT_BYTES: usize = 16 * 1024;
 /// let mut outbox = Outbox::new(Limits::default());
 /// outbox.push(Message::new(1, "one"))?;
 /// outbox.push(Message::new(2, "two"))?;
-/// outbox.push(Message::new(3, "three").with_handle(1001))?;
+/// outbox.push(Message::new(3, "three").with_handle(1001_u32))?;
 ///
 /// // The first two go together, without handles.
 /// assert_eq!(outbox.slices().map(<[u8]>::len).sum::<usize>(), 11 + 11);
@@ -43,7 +43,7 @@ const DIRECT_BYTES: usize = 16 * 1024;
 /// // As soon as a part of the third has gone, its handle has too.
 /// assert_eq!(outbox.handles(), [1001]);
 /// outbox.sent(1);
-/// assert_eq!(outbox.slices().map(<[u8]>::len).sum::<usize>(), 12);
+/// assert_eq!(outbox.slices().map(<[u8]>::len).sum::<usize>(), 13);
 /// assert!(outbox.handles().is_empty());
 /// # Ok::<(), ipc_core::PushError<u32>>(())
 /// ```
@@ -61,6 +61,8 @@ pub struct Outbox<H> {
     handles: usize,
     /// The memory of a chunk that has gone, for one to come.
     recycled: Vec<u8>,
+    /// Each message is a chunk, and each chunk a write.
+    keeps_apart: bool,
 }
 
 /// Why a message was not queued.
@@ -83,7 +85,7 @@ struct Chunk<H> {
     is_payload: bool,
 }
 
-impl<H> Outbox<H> {
+impl<H: Attachment> Outbox<H> {
     /// An empty outbox.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
@@ -95,7 +97,15 @@ impl<H> Outbox<H> {
             bytes: 0,
             handles: 0,
             recycled: Vec::new(),
+            keeps_apart: false,
         }
+    }
+
+    /// An empty outbox whose writes consist of one message each, for sockets that keep messages
+    /// apart. No message may be longer than [`PACKET_BYTES_MAX`].
+    #[must_use]
+    pub fn of_packets(limits: Limits) -> Self {
+        Self { keeps_apart: true, ..Self::new(limits) }
     }
 
     /// Whether nothing waits to be sent.
@@ -131,7 +141,7 @@ impl<H> Outbox<H> {
         let Some(header) = self.header(&message) else {
             return Err(PushError::TooLarge(message));
         };
-        let bytes = HEADER_BYTES + message.payload.len();
+        let bytes = HEADER_BYTES + header.body_bytes as usize;
         if self.messages.len() >= self.limits.queued_messages_max
             || bytes > self.limits.queued_bytes_max.saturating_sub(self.bytes)
             || message.handles.len() > self.limits.queued_handles_max.saturating_sub(self.handles)
@@ -149,7 +159,8 @@ impl<H> Outbox<H> {
     #[must_use]
     pub fn header(&self, message: &Message<H>) -> Option<Header> {
         let (bytes, handles) = (message.payload.len(), message.handles.len());
-        if HEADER_BYTES + bytes > self.limits.queued_bytes_max
+        let limit = if self.keeps_apart { PACKET_BYTES_MAX } else { usize::MAX };
+        if HEADER_BYTES + bytes + handles > self.limits.queued_bytes_max.min(limit)
             || handles > self.limits.queued_handles_max
             || self.limits.queued_messages_max == 0
         {
@@ -162,7 +173,7 @@ impl<H> Outbox<H> {
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let mut chunks = self.chunks.iter();
         let front = chunks.next().map(|chunk| &chunk.bytes[self.front_sent..]);
-        let glued = chunks.take_while(|chunk| chunk.handles.is_empty());
+        let glued = chunks.take_while(|chunk| chunk.handles.is_empty() && !self.keeps_apart);
         front.into_iter().chain(glued.map(|chunk| chunk.bytes.as_slice()))
     }
 
@@ -207,10 +218,15 @@ impl<H> Outbox<H> {
 
     fn append(&mut self, header: Header, message: Message<H>) {
         let Message { payload, handles, .. } = message;
-        let is_direct = payload.len() >= DIRECT_BYTES;
+        let handles: Vec<H> = handles.into_iter().collect();
+        let kinds: Vec<u8> = handles.iter().map(|handle| handle.kind().code()).collect();
+        let is_direct = payload.len() >= DIRECT_BYTES && !self.keeps_apart;
         let copied = HEADER_BYTES + if is_direct { 0 } else { payload.len() };
         let has_room = |chunk: &Chunk<H>| {
-            handles.is_empty() && !chunk.is_payload && chunk.bytes.len() + copied <= CHUNK_BYTES
+            handles.is_empty()
+                && !chunk.is_payload
+                && !self.keeps_apart
+                && chunk.bytes.len() + copied <= CHUNK_BYTES
         };
         if !self.chunks.back().is_some_and(has_room) {
             let bytes = std::mem::take(&mut self.recycled);
@@ -221,8 +237,13 @@ impl<H> Outbox<H> {
         if is_direct {
             let chunk = Chunk { bytes: payload, handles: Vec::new(), is_payload: true };
             self.chunks.push_back(chunk);
+            if !kinds.is_empty() {
+                let chunk = Chunk { bytes: kinds, handles: Vec::new(), is_payload: false };
+                self.chunks.push_back(chunk);
+            }
         } else {
             back.bytes.extend_from_slice(&payload);
+            back.bytes.extend_from_slice(&kinds);
         }
     }
 
@@ -282,9 +303,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use handle_passing::HandleKind;
 
     fn message(kind: u8, length: usize, handles: &[u32]) -> Message<u32> {
-        Message { kind, payload: vec![kind; length], handles: handles.to_vec() }
+        Message { kind, payload: vec![kind; length], handles: handles.to_vec().into() }
     }
 
     fn outbox(messages: &[Message<u32>]) -> Outbox<u32> {
@@ -297,6 +319,26 @@ mod tests {
 
     fn write_bytes(outbox: &Outbox<u32>) -> usize {
         outbox.slices().map(<[u8]>::len).sum()
+    }
+
+    #[test]
+    fn packets_are_one_message_each() {
+        let mut outbox = Outbox::of_packets(Limits::default());
+        let lengths = [5, DIRECT_BYTES, 0];
+        for length in lengths {
+            outbox.push(message(1, length, &[7])).expect("within limits");
+        }
+        for length in lengths {
+            let slices: Vec<_> = outbox.slices().map(<[u8]>::len).collect();
+            assert_eq!(slices, [HEADER_BYTES + length + 1]);
+            assert_eq!(outbox.handles(), [7]);
+            outbox.sent(slices[0]);
+        }
+        assert!(outbox.is_empty());
+        let longest = PACKET_BYTES_MAX - HEADER_BYTES;
+        let over = message(1, longest, &[7]);
+        assert_eq!(outbox.push(over.clone()), Err(PushError::TooLarge(over)));
+        outbox.push(message(1, longest, &[])).expect("fits to the byte");
     }
 
     #[test]
@@ -319,11 +361,11 @@ mod tests {
         let mut outbox = outbox(&messages);
         assert_eq!((write_bytes(&outbox), outbox.handles()), (13, [].as_slice()));
         outbox.sent(13);
-        let bytes = 3 * 13 + HEADER_BYTES + DIRECT_BYTES;
+        let bytes = 3 * 13 + 2 + HEADER_BYTES + DIRECT_BYTES;
         assert_eq!((write_bytes(&outbox), outbox.handles()), (bytes, [20, 21].as_slice()));
         outbox.sent(bytes);
-        assert_eq!((write_bytes(&outbox), outbox.handles()), (HEADER_BYTES, [60].as_slice()));
-        outbox.sent(HEADER_BYTES);
+        assert_eq!((write_bytes(&outbox), outbox.handles()), (HEADER_BYTES + 1, [60].as_slice()));
+        outbox.sent(HEADER_BYTES + 1);
         assert!(outbox.is_empty());
     }
 
@@ -336,7 +378,7 @@ mod tests {
         assert_eq!((outbox.handles(), outbox.queued_handles()), ([].as_slice(), 0));
         assert_eq!(outbox.queued_messages(), 1, "the message is still on its way");
         outbox.push(message(2, 3, &[])).expect("within limits");
-        assert_eq!(write_bytes(&outbox), HEADER_BYTES + 99 + HEADER_BYTES + 3);
+        assert_eq!(write_bytes(&outbox), HEADER_BYTES + 100 + HEADER_BYTES + 3);
     }
 
     #[test]
@@ -387,10 +429,16 @@ mod tests {
             ..Limits::default()
         };
         let mut outbox = Outbox::new(limits);
-        for over in [message(0, 51, &[]), message(0, 33, &[]), message(0, 0, &[1, 2, 3])] {
+        let over = [
+            message(0, 51, &[]),
+            message(0, 33, &[]),
+            message(0, 31, &[1, 2]),
+            message(0, 0, &[1, 2, 3]),
+        ];
+        for over in over {
             assert_eq!(outbox.push(over.clone()), Err(PushError::TooLarge(over)));
         }
-        outbox.push(message(0, 32, &[1, 2])).expect("fits to the byte and to the handle");
+        outbox.push(message(0, 30, &[1, 2])).expect("fits to the byte and to the handle");
     }
 
     #[test]
@@ -434,6 +482,7 @@ mod tests {
                 let header = outbox.header(message).expect("within limits");
                 expected_bytes.extend_from_slice(&header.encode());
                 expected_bytes.extend_from_slice(&message.payload);
+                expected_bytes.extend(message.handles.iter().map(|_| HandleKind::Any.code()));
             }
             prop_assert!(bytes == expected_bytes, "the bytes differ");
             prop_assert_eq!(handles, expected_handles, "once, with the message's first byte");

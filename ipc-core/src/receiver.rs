@@ -3,9 +3,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use handle_passing::Handle;
+
 use crate::clock::time_left;
 use crate::sys::{Received, Socket};
-use crate::{Inbox, Limits, Message, RecvError, TryRecvError};
+use crate::{Inbox, Limits, Message, ProtocolError, RecvError, TryRecvError};
 
 /// The receiving half of a [`Channel`](crate::Channel), see
 /// [`Channel::into_split`](crate::Channel::into_split).
@@ -16,7 +18,7 @@ use crate::{Inbox, Limits, Message, RecvError, TryRecvError};
 #[derive(Debug)]
 pub struct Receiver {
     socket: Arc<Socket>,
-    inbox: Inbox<OwnedFd>,
+    inbox: Inbox<Handle>,
     /// Where a read puts its handles; empty between two reads.
     handles: Vec<OwnedFd>,
 }
@@ -103,13 +105,25 @@ impl Receiver {
         self.socket
     }
 
+    /// Hands what a read brought to the inbox. A packet is exactly one frame: who reads the next
+    /// one may be another process.
+    fn received(&mut self, bytes: usize) -> Result<(), TryRecvError> {
+        self.inbox.received(bytes, self.handles.drain(..).map(Handle::from));
+        if self.socket.is_of_packets() && !self.inbox.holds_one_frame() {
+            // What else is wrong with it says more.
+            self.inbox.next_message()?;
+            self.inbox.fail(ProtocolError::NotOneFrame);
+        }
+        Ok(())
+    }
+
     /// One read at most; `None` when it brought something, but not a whole message.
     fn step(&mut self) -> Result<Option<Message>, TryRecvError> {
         if let Some(message) = self.inbox.next_message()? {
             return Ok(Some(message));
         }
         match self.socket.recv(self.inbox.spare(), &mut self.handles) {
-            Ok(Received::Bytes(bytes)) => self.inbox.received(bytes, self.handles.drain(..)),
+            Ok(Received::Bytes(bytes)) => self.received(bytes)?,
             Ok(Received::Nothing) => return Err(TryRecvError::Empty),
             Ok(Received::Closed) => return Err(TryRecvError::Closed),
             Ok(Received::Broken(error)) => self.inbox.fail(error),

@@ -1,7 +1,9 @@
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use handle_passing::{HANDLES_MAX, Handle};
 
 use crate::clock::time_left;
 use crate::frame::HEADER_BYTES;
@@ -20,13 +22,14 @@ const THROTTLE_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Sender {
     socket: Arc<Socket>,
-    outbox: Outbox<OwnedFd>,
+    outbox: Outbox<Handle>,
     is_throttled: bool,
 }
 
 impl Sender {
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, outbox: Outbox::new(Limits::default()), is_throttled: false }
+        let new = if socket.is_of_packets() { Outbox::of_packets } else { Outbox::new };
+        Self { socket, outbox: new(Limits::default()), is_throttled: false }
     }
 
     /// Sends a message, or queues what the socket does not take of it. Never blocks.
@@ -63,7 +66,10 @@ impl Sender {
     ///
     /// [`TrySendError::Full`] and [`TrySendError::TooLarge`], which hold the message.
     pub fn queue(&mut self, message: Message) -> Result<(), TrySendError> {
-        Ok(self.outbox.push(message)?)
+        match self.socket.check_handles(message.handles.len()) {
+            Ok(()) => Ok(self.outbox.push(message)?),
+            Err(error) => Err(TrySendError::Io { error, message }),
+        }
     }
 
     /// Sends what is queued, as far as the socket takes it; true when nothing is left. Never
@@ -78,7 +84,7 @@ impl Sender {
     pub fn flush(&mut self) -> io::Result<bool> {
         self.is_throttled = false;
         while !self.outbox.is_empty() {
-            match self.socket.send(self.outbox.slices(), self.outbox.handles())? {
+            match self.socket.send(self.outbox.slices(), self.outbox.handles().iter())? {
                 Sent::Bytes(bytes) => self.outbox.sent(bytes),
                 Sent::Full => return Ok(false),
                 Sent::Throttled => {
@@ -166,8 +172,14 @@ impl Sender {
     /// many bytes that was; `None` if the message is too large.
     fn begin(&mut self, message: &Message) -> io::Result<Option<usize>> {
         let Some(header) = self.outbox.header(message) else { return Ok(None) };
-        let slices = [&header.encode(), message.payload.as_slice()];
-        let sent = self.socket.send(slices.into_iter(), &message.handles)?;
+        self.socket.check_handles(header.handles.into())?;
+        let mut kinds = [0; HANDLES_MAX];
+        let kinds = &mut kinds[..header.handles.into()];
+        for (code, handle) in kinds.iter_mut().zip(message.handles.iter()) {
+            *code = handle.kind().code();
+        }
+        let slices = [&header.encode(), message.payload.as_slice(), kinds];
+        let sent = self.socket.send(slices.into_iter(), message.handles.iter())?;
         self.is_throttled = sent == Sent::Throttled;
         Ok(Some(match sent {
             Sent::Bytes(bytes) => bytes,
@@ -177,7 +189,7 @@ impl Sender {
 
     /// Queues what [`begin`](Self::begin) left of a message.
     fn queue_rest(&mut self, message: Message, sent: usize) {
-        if sent < HEADER_BYTES + message.payload.len() {
+        if sent < HEADER_BYTES + message.payload.len() + message.handles.len() {
             let queued = self.outbox.push(message);
             assert!(queued.is_ok(), "an empty queue takes any message within the limits");
             self.outbox.sent(sent);

@@ -5,14 +5,17 @@ mod util;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::mpsc;
 use std::thread;
 
+use handle_passing::HandleKind;
+use ipc_core::frame::{HEADER_BYTES, PACKET_BYTES_MAX};
 use ipc_core::{
-    Channel, Limits, Message, Receiver, RecvError, SendError, Sender, TryRecvError, TrySendError,
+    Channel, Limits, Message, Receiver, RecvError, SendError, Sender, TakeHandleError,
+    TryRecvError, TrySendError,
 };
 use mio::{Events, Interest, Poll, Token};
 use util::{expect_closed, frame, handle, handles, in_ms, inode, inodes, raw_peer, recv, soon};
@@ -35,7 +38,7 @@ fn messages_with_handles_arrive_whole_and_in_order_both_ways() {
         let given: Vec<OwnedFd> = handles(usize::from(round % 5));
         let expected: Vec<u64> = given.iter().map(inode).collect();
         let payload = vec![round; usize::from(round) * 50];
-        let message = Message { kind: round, payload: payload.clone(), handles: given };
+        let message = Message { kind: round, payload: payload.clone(), handles: given.into() };
         a.try_send(message).expect("room");
         std::mem::swap(&mut a, &mut b);
         let message = recv(&mut a);
@@ -51,7 +54,7 @@ fn the_largest_message_arrives() {
     let payload: Vec<u8> = (0..=u8::MAX).cycle().take(limits.payload_bytes_max).collect();
     let given = handles(limits.handles_per_message_max);
     let expected: Vec<u64> = given.iter().map(inode).collect();
-    let message = Message { kind: 9, payload: payload.clone(), handles: given };
+    let message = Message { kind: 9, payload: payload.clone(), handles: given.into() };
     let sender = thread::spawn(move || a.send_deadline(message, soon()).expect("it is read"));
     let message = recv(&mut b);
     assert_eq!(inodes(&message), expected);
@@ -107,7 +110,7 @@ fn k9_a_full_channel_gives_the_message_back_with_its_handles() {
     let mut sent = VecDeque::new();
     let refused = loop {
         let message = Message::new(1, vec![0; 10_000]).with_handle(handle());
-        let expected = inode(&message.handles[0]);
+        let expected = inode(&message.handles.get(0).expect("a handle"));
         match a.try_send(message) {
             Ok(()) => sent.push_back(expected),
             Err(TrySendError::Full(message)) => {
@@ -118,7 +121,7 @@ fn k9_a_full_channel_gives_the_message_back_with_its_handles() {
         }
     };
     assert!(a.has_unsent());
-    sent.push_back(inode(&refused.handles[0]));
+    sent.push_back(inode(&refused.handles.get(0).expect("a handle")));
     let mut refused = Some(refused);
     while let Some(expected) = sent.pop_front() {
         assert_eq!(inodes(&recv(&mut b)), [expected], "in order, none lost, none twice");
@@ -204,13 +207,13 @@ fn a_past_deadline_still_gives_what_is_there() {
 fn a_send_deadline_gives_the_message_back_until_its_first_byte_went() {
     let (mut a, mut b) = Channel::pair().expect("a pair");
     let large = Message::new(1, vec![7; MORE_THAN_A_SOCKET_TAKES]).with_handle(handle());
-    let first = inode(&large.handles[0]);
+    let first = inode(&large.handles.get(0).expect("a handle"));
     match a.send_deadline(large, in_ms(10)) {
         Err(SendError::TimedOut(None)) => assert!(a.has_unsent(), "the rest is queued"),
         other => panic!("{other:?}"),
     }
     let small = Message::new(2, []).with_handle(handle());
-    let second = inode(&small.handles[0]);
+    let second = inode(&small.handles.get(0).expect("a handle"));
     let small = match a.send_deadline(small, in_ms(10)) {
         Err(SendError::TimedOut(Some(small))) => small,
         other => panic!("{other:?}"),
@@ -227,7 +230,7 @@ fn f14_a_peer_that_is_gone_costs_no_message() {
     let (mut a, b) = Channel::pair().expect("a pair");
     drop(b);
     let message = Message::new(1, "cargo").with_handle(handle());
-    let expected = inode(&message.handles[0]);
+    let expected = inode(&message.handles.get(0).expect("a handle"));
     let message = match a.try_send(message) {
         Err(TrySendError::Closed(message)) => message,
         other => panic!("{other:?}"),
@@ -245,7 +248,7 @@ fn k10_what_was_sent_before_the_end_is_received() {
     let mut expected = Vec::new();
     for kind in 0..20 {
         let message = Message::new(kind, [kind; 100]).with_handle(handle());
-        expected.push(inode(&message.handles[0]));
+        expected.push(inode(&message.handles.get(0).expect("a handle")));
         a.try_send(message).expect("room");
     }
     // Something unread, so that closing resets the connection.
@@ -368,17 +371,18 @@ fn f39_under_an_edge_triggered_poll_nothing_is_left_behind() {
 }
 
 #[test]
-fn a_descriptor_that_is_no_connected_unix_stream_is_refused_by_name() {
+fn a_descriptor_that_is_no_connected_socket_is_refused_by_name() {
     let refusal = |fd: OwnedFd| Channel::from_fd(fd).expect_err("not a channel").to_string();
     let path = std::env::temp_dir().join(format!("ipc-core-{}.sock", std::process::id()));
     let unix_listener = UnixListener::bind(&path).expect("a free path");
     std::fs::remove_file(&path).expect("just created");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let tcp = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     for (fd, what) in [
         (File::open("/dev/null").expect("it exists").into(), "no socket"),
         (UnixDatagram::pair().expect("a pair").0.into(), "type Datagram"),
-        (tcp.into(), "family Inet"),
+        (udp.into(), "family Inet and type Datagram"),
+        (listener.into(), "not connected"),
         (unix_listener.into(), "not connected"),
     ] {
         let refusal = refusal(fd);
@@ -406,4 +410,71 @@ fn f22_a_descriptor_in_blocking_mode_does_not_make_calls_block() {
     ours.try_send(Message::new(1, vec![0; MORE_THAN_A_SOCKET_TAKES])).expect("queued");
     assert!(!ours.flush().expect("open"));
     drop(theirs);
+}
+
+#[test]
+fn packets_stay_apart_and_may_be_taken_by_several_readers() {
+    let (mut ours, theirs) = Channel::packet_pair().expect("a socket pair");
+    let other = theirs.as_fd().try_clone_to_owned().expect("a duplicate");
+    let mut readers = [theirs, Channel::from_fd(other).expect("a seqpacket socket")];
+    for kind in 0..6_u8 {
+        ours.queue(Message::new(kind, vec![kind; 100]).with_handle(handle())).expect("room");
+    }
+    assert!(ours.flush().expect("a peer"));
+    for kind in 0..6_u8 {
+        let message = recv(&mut readers[usize::from(kind) % 2]);
+        assert_eq!((message.kind, message.payload), (kind, vec![kind; 100]));
+        assert_eq!(message.handles.len(), 1);
+    }
+    drop(ours);
+    expect_closed(&mut readers[0]);
+}
+
+#[test]
+fn the_longest_packet_arrives_and_a_longer_one_is_refused() {
+    let (mut ours, mut theirs) = Channel::packet_pair().expect("a socket pair");
+    let longest = PACKET_BYTES_MAX - HEADER_BYTES;
+    ours.try_send(Message::new(1, vec![7; longest])).expect("room");
+    assert_eq!(recv(&mut theirs).payload, vec![7; longest]);
+    let refused = ours.try_send(Message::new(1, vec![7; longest + 1]));
+    assert!(matches!(refused, Err(TrySendError::TooLarge(_))), "{refused:?}");
+}
+
+#[test]
+fn a_tcp_connection_is_a_channel_without_handles() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let client = TcpStream::connect(address).expect("a connection");
+    let mut ours = Channel::from_fd(client.into()).expect("a stream socket");
+    let mut theirs = Channel::from_fd(listener.accept().expect("one").0.into()).expect("a stream");
+    ours.send_deadline(Message::new(5, "over TCP"), soon()).expect("room");
+    assert_eq!(recv(&mut theirs).payload, b"over TCP");
+    let message = || Message::new(6, "").with_handle(handle());
+    for refused in [ours.try_send(message()), ours.queue(message())] {
+        let Err(TrySendError::Io { error, message }) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+        assert_eq!(message.handles.len(), 1, "it comes back");
+    }
+    theirs.send_deadline(Message::new(7, "and back"), soon()).expect("room");
+    assert_eq!(recv(&mut ours).kind, 7);
+}
+
+#[test]
+fn handles_are_taken_by_place_and_type_and_a_refused_one_stays() {
+    let (mut ours, mut theirs) = Channel::pair().expect("a socket pair");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    let sent = Message::new(1, "two").with_handle(listener).with_handle(reader);
+    ours.try_send(sent).expect("room");
+    let mut message = recv(&mut theirs);
+    let kinds: Vec<_> = message.handles.iter().map(|handle| handle.kind()).collect();
+    assert_eq!(kinds, [HandleKind::TcpListener, HandleKind::Pipe], "the kinds have travelled");
+    let error = message.take_handle::<TcpListener>(1).expect_err("a pipe");
+    assert_eq!(error.to_string(), "handle 1 is a pipe where a TCP listener was expected");
+    message.take_handle::<std::io::PipeReader>(1).expect("it has stayed");
+    message.take_handle::<TcpListener>(0).expect("at its place");
+    for index in 0..3 {
+        let error = message.take_handle::<std::fs::File>(index).expect_err("none is left");
+        assert!(matches!(error, TakeHandleError::Missing { places: 2, .. }), "{error}");
+    }
 }

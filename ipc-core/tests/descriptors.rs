@@ -32,7 +32,7 @@ fn descriptors_before_equal_descriptors_after() {
 fn received_and_dropped() {
     let (mut a, mut b) = Channel::pair().expect("a pair");
     for count in [0, 1, 7] {
-        a.try_send(Message { kind: 0, payload: vec![1; 9], handles: handles(count) })
+        a.try_send(Message { kind: 0, payload: vec![1; 9], handles: handles(count).into() })
             .expect("room");
         assert_eq!(recv(&mut b).handles.len(), count);
     }
@@ -40,7 +40,7 @@ fn received_and_dropped() {
 
 fn sent_and_never_received() {
     let (mut a, _b) = Channel::pair().expect("a pair");
-    a.try_send(Message { kind: 0, payload: vec![], handles: handles(9) }).expect("room");
+    a.try_send(Message { kind: 0, payload: vec![], handles: handles(9).into() }).expect("room");
     assert!(!a.has_unsent());
 }
 
@@ -55,7 +55,7 @@ fn queued_and_never_sent() {
 fn refused() {
     let (a, b) = Channel::pair().expect("a pair");
     let mut a = a.with_limits(Limits { handles_per_message_max: 2, ..Limits::default() });
-    let message = Message { kind: 0, payload: vec![], handles: handles(3) };
+    let message = Message { kind: 0, payload: vec![], handles: handles(3).into() };
     assert!(matches!(a.try_send(message), Err(TrySendError::TooLarge(_))));
     drop(b);
     let message = Message::new(0, []).with_handle(handle());

@@ -8,8 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use handle_passing::{HandleError, HandleKind};
 use ipc_core::{
-    Channel, Limits, Message, ProtocolError, RecvError, SendError, TryRecvError, TrySendError,
+    Channel, Limits, Message, ProtocolError, RecvError, SendError, TakeHandleError, TryRecvError,
+    TrySendError,
 };
 use util::{expect_closed, frame, handle, handles, in_ms, raw_peer, recv, soon};
 
@@ -206,5 +208,49 @@ fn hostile_peer_that_closes_while_both_sides_send() {
         closer.join().expect("no panic");
         assert_eq!(recv(&mut ours).handles.len(), 1);
         expect_closed(&mut ours);
+    }
+}
+
+#[test]
+fn hostile_f31_a_handle_that_is_not_what_it_was_announced_as() {
+    let (mut ours, theirs) = raw_peer();
+    let (reader, _writer) = std::io::pipe().expect("a pipe");
+    let mut bytes = frame(1, 1, b"a connection for you");
+    *bytes.last_mut().expect("the kind") = HandleKind::TcpStream.code();
+    send(&theirs, &bytes, &[reader.into()]);
+    let mut message = recv(&mut ours);
+    let error = message.take_handle::<std::net::TcpStream>(0).expect_err("a lie");
+    let TakeHandleError::Wrong(HandleError::WrongKind { expected, found, .. }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!((expected, found), (HandleKind::TcpStream, HandleKind::Pipe));
+}
+
+#[test]
+fn hostile_a_kind_that_there_is_not() {
+    let (mut ours, theirs) = raw_peer();
+    let mut bytes = frame(1, 2, b"x");
+    *bytes.last_mut().expect("the kind") = 99;
+    send(&theirs, &bytes, &handles(2));
+    assert_eq!(offence(&mut ours), (0, ProtocolError::UnknownKind { found: 99 }));
+    let (mut ours, theirs) = raw_peer();
+    send(&theirs, &[1, 0, 2, 0, 1, 0, 0, 0, 0], &handles(2));
+    assert_eq!(offence(&mut ours), (0, ProtocolError::KindsMissing { handles: 2 }));
+}
+
+#[test]
+fn hostile_packets_that_are_not_one_frame() {
+    let two = [frame(1, 0, b"one"), frame(2, 0, b"two")].concat();
+    let part = &frame(1, 0, b"a part")[..10];
+    for bytes in [two.as_slice(), part, &[1], &[0; 300]] {
+        let (mut ours, theirs) = Channel::packet_pair().expect("a socket pair");
+        let theirs = UnixStream::from(theirs.into_fd());
+        send(&theirs, bytes, &[]);
+        let expected = if bytes[0] == 0 {
+            ProtocolError::Version { found: 0 }
+        } else {
+            ProtocolError::NotOneFrame
+        };
+        assert_eq!(offence(&mut ours), (0, expected), "{} bytes", bytes.len());
     }
 }

@@ -25,7 +25,7 @@ fn messages_with_handles_go_to_another_process_and_back() {
         let given = handles(usize::from(round % 4));
         let mut expected: Vec<u64> = given.iter().map(inode).collect();
         let payload = vec![round; usize::from(round) * 3000];
-        let message = Message { kind: round, payload: payload.clone(), handles: given };
+        let message = Message { kind: round, payload: payload.clone(), handles: given.into() };
         channel.send_deadline(message, soon()).expect("it is read");
         let message = recv(&mut channel);
         assert_eq!(message.kind, round + 1);
@@ -47,7 +47,9 @@ fn role_echo() {
             Err(error) => panic!("{error}"),
         };
         message.kind += 1;
-        message.handles.reverse();
+        let mut handles: Vec<handle_passing::Handle> = message.handles.into_iter().collect();
+        handles.reverse();
+        message.handles = handles.into();
         channel.send_deadline(message, soon()).expect("it is read");
     }
 }
@@ -56,7 +58,7 @@ fn role_echo() {
 fn k10_what_a_peer_had_sent_before_it_was_killed_is_received() {
     let (mut channel, mut child) = spawn(this_binary(), "role_killed_in_the_middle");
     let (mut done, theirs) = UnixStream::pair().expect("a pair");
-    channel.try_send(Message::new(0, []).with_handle(theirs.into())).expect("room");
+    channel.try_send(Message::new(0, []).with_handle(theirs)).expect("room");
     done.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
     done.read_exact(&mut [0]).expect("the child has sent everything");
     child.kill().expect("our child");
@@ -76,7 +78,7 @@ fn k10_what_a_peer_had_sent_before_it_was_killed_is_received() {
 #[test]
 fn role_killed_in_the_middle() {
     let Some(mut channel) = role_channel() else { return };
-    let mut done = UnixStream::from(recv(&mut channel).handles.remove(0));
+    let mut done = recv(&mut channel).take_handle::<UnixStream>(0).expect("a socket");
     for kind in 0..10 {
         channel.try_send(Message::new(kind, []).with_handle(handle())).expect("room");
     }
@@ -90,7 +92,8 @@ fn role_killed_in_the_middle() {
 fn f29_k3_handles_that_find_no_free_descriptor_fail_the_channel_and_leak_nothing() {
     let command = limited(this_binary(), 40);
     let (mut channel, mut child) = spawn(command, "role_few_descriptors");
-    let message = Message { kind: 1, payload: b"too many for you".into(), handles: handles(60) };
+    let message =
+        Message { kind: 1, payload: b"too many for you".into(), handles: handles(60).into() };
     channel.send_deadline(message, soon()).expect("it is read");
     assert_eq!(recv(&mut channel).payload, b"as expected");
     assert!(wait(&mut child).success());

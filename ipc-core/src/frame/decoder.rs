@@ -1,9 +1,10 @@
-use super::{HEADER_BYTES, Header, Limits, ProtocolError};
+use super::{HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX, ProtocolError};
 
-/// How much is read at once, in bytes; also what an idle decoder keeps allocated.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// How much is read at once, in bytes; also what an idle decoder keeps allocated. A packet must
+/// be read at once.
+const BUFFER_BYTES: usize = PACKET_BYTES_MAX;
 
-/// From this length on, in bytes, the rest of an incomplete payload is read to where it stays.
+/// From this length on, in bytes, the rest of an incomplete body is read to where it stays.
 const DIRECT_BYTES: usize = 16 * 1024;
 
 /// Cuts a stream of bytes into frames.
@@ -23,7 +24,7 @@ const DIRECT_BYTES: usize = 16 * 1024;
 /// use ipc_core::frame::{Decoder, Header};
 ///
 /// let mut decoder = Decoder::new(Limits::default());
-/// let header = Header { kind: 3, handles: 0, payload_bytes: 2 };
+/// let header = Header { kind: 3, handles: 0, body_bytes: 2 };
 /// let bytes = [header.encode().as_slice(), b"hi"].concat();
 ///
 /// // It does not matter where the stream is cut.
@@ -33,7 +34,7 @@ const DIRECT_BYTES: usize = 16 * 1024;
 ///     decoder.received(part.len());
 /// }
 /// let frame = decoder.next_frame()?.expect("all ten bytes are there");
-/// assert_eq!((frame.header, frame.payload), (header, b"hi".to_vec()));
+/// assert_eq!((frame.header, frame.body), (header, b"hi".to_vec()));
 /// # Ok::<(), ipc_core::ProtocolError>(())
 /// ```
 #[derive(Debug)]
@@ -54,8 +55,8 @@ pub struct Decoder {
 pub struct Frame {
     /// Its header.
     pub header: Header,
-    /// Its payload, `header.payload_bytes` long.
-    pub payload: Vec<u8>,
+    /// Its body, `header.body_bytes` long.
+    pub body: Vec<u8>,
 }
 
 /// What a decoder is in the middle of, once it has given out all complete frames.
@@ -65,16 +66,16 @@ pub enum Pending {
     Nothing,
     /// A header of which 1 to 7 bytes are there.
     Header,
-    /// The payload that belongs to this header.
-    Payload(Header),
+    /// The body that belongs to this header.
+    Body(Header),
 }
 
 #[derive(Debug)]
 struct LongFrame {
     header: Header,
     /// As long as the bytes that arrived, plus room for some that follow.
-    payload: Vec<u8>,
-    /// `filled <= payload.len() <= header.payload_bytes`
+    body: Vec<u8>,
+    /// `filled <= body.len() <= header.body_bytes`
     filled: usize,
 }
 
@@ -112,10 +113,7 @@ impl Decoder {
     /// When there was not so much room.
     pub fn received(&mut self, bytes: usize) {
         if let Some(long) = &mut self.long {
-            assert!(
-                bytes <= long.payload.len() - long.filled,
-                "more bytes than there was room for"
-            );
+            assert!(bytes <= long.body.len() - long.filled, "more bytes than there was room for");
             long.filled += bytes;
         } else {
             assert!(bytes <= self.buffer.len() - self.end, "more bytes than there was room for");
@@ -141,21 +139,29 @@ impl Decoder {
     #[must_use]
     pub fn pending(&self) -> Pending {
         if let Some(long) = &self.long {
-            return Pending::Payload(long.header);
+            return Pending::Body(long.header);
         }
         let rest = &self.buffer[self.start..self.end];
         match rest.first_chunk().map(|bytes| Header::decode(*bytes)) {
-            Some(Ok(header)) => Pending::Payload(header),
+            Some(Ok(header)) => Pending::Body(header),
             Some(Err(_)) => Pending::Nothing,
             None if rest.is_empty() => Pending::Nothing,
             None => Pending::Header,
         }
     }
 
+    /// Whether what waits is one frame, whole, and nothing else.
+    pub(crate) fn holds_one_frame(&self) -> bool {
+        let rest = &self.buffer[self.start..self.end];
+        let header = rest.first_chunk().map(|bytes| Header::decode(*bytes));
+        let Some(Ok(header)) = header else { return false };
+        self.long.is_none() && rest.len() - HEADER_BYTES == header.body_bytes as usize
+    }
+
     /// Bytes of memory that the decoder holds.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.buffer.capacity() + self.long.as_ref().map_or(0, |long| long.payload.capacity())
+        self.buffer.capacity() + self.long.as_ref().map_or(0, |long| long.body.capacity())
     }
 
     pub(crate) fn set_limits(&mut self, limits: Limits) {
@@ -171,18 +177,18 @@ impl Decoder {
     fn cut_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.long.is_some() {
             let complete = self.long.take_if(|long| long.is_complete());
-            return Ok(complete.map(|long| Frame { header: long.header, payload: long.payload }));
+            return Ok(complete.map(|long| Frame { header: long.header, body: long.body }));
         }
         let Some((&bytes, rest)) = self.buffer[self.start..self.end].split_first_chunk() else {
             return Ok(None);
         };
         let header = Header::decode(bytes)?;
         header.check(&self.limits)?;
-        let length = header.payload_bytes as usize;
-        if let Some(payload) = rest.get(..length) {
-            let payload = payload.to_vec();
+        let length = header.body_bytes as usize;
+        if let Some(body) = rest.get(..length) {
+            let body = body.to_vec();
             self.start += HEADER_BYTES + length;
-            return Ok(Some(Frame { header, payload }));
+            return Ok(Some(Frame { header, body }));
         }
         if length >= DIRECT_BYTES {
             self.long = Some(LongFrame::new(header, rest));
@@ -194,30 +200,30 @@ impl Decoder {
 
 impl LongFrame {
     fn new(header: Header, received: &[u8]) -> Self {
-        let mut long = Self { header, payload: Vec::new(), filled: received.len() };
-        long.payload.reserve_exact(long.room());
-        long.payload.extend_from_slice(received);
+        let mut long = Self { header, body: Vec::new(), filled: received.len() };
+        long.body.reserve_exact(long.room());
+        long.body.extend_from_slice(received);
         long
     }
 
     fn spare(&mut self) -> &mut [u8] {
-        if self.filled == self.payload.len() {
+        if self.filled == self.body.len() {
             let room = self.room();
-            self.payload.reserve_exact(room - self.filled);
-            self.payload.resize(room, 0);
+            self.body.reserve_exact(room - self.filled);
+            self.body.resize(room, 0);
         }
-        &mut self.payload[self.filled..]
+        &mut self.body[self.filled..]
     }
 
     /// Memory for what has arrived and as much again, but no more than the frame needs: a peer
     /// that only announces a long frame gets nothing for it.
     fn room(&self) -> usize {
         let twice = self.filled + self.filled.max(BUFFER_BYTES);
-        twice.min(self.header.payload_bytes as usize)
+        twice.min(self.header.body_bytes as usize)
     }
 
     fn is_complete(&self) -> bool {
-        self.filled == self.header.payload_bytes as usize
+        self.filled == self.header.body_bytes as usize
     }
 }
 
@@ -248,7 +254,7 @@ mod tests {
         let mut frames = Vec::new();
         for size in sizes.iter().cycle() {
             while let Some(frame) = decoder.next_frame()? {
-                frames.push((frame.header.kind, frame.payload));
+                frames.push((frame.header.kind, frame.body));
             }
             if stream.is_empty() {
                 break;
@@ -297,7 +303,7 @@ mod tests {
         #[test]
         fn f34_memory_grows_only_with_what_arrives(announced: u32, arrived in 0..300_000_usize) {
             let limits = Limits { payload_bytes_max: usize::MAX, ..Limits::default() };
-            let header = Header { kind: 0, handles: 0, payload_bytes: announced };
+            let header = Header { kind: 0, handles: 0, body_bytes: announced };
             let mut stream = header.encode().to_vec();
             stream.resize(HEADER_BYTES + arrived.min(announced as usize), 0);
             let mut decoder = Decoder::new(limits);
@@ -316,7 +322,7 @@ mod tests {
         decoder.received(stream.len());
         for (kind, payload) in frames {
             let frame = decoder.next_frame().expect("well formed").expect("complete");
-            assert_eq!((frame.header.kind, frame.payload), (kind, payload));
+            assert_eq!((frame.header.kind, frame.body), (kind, payload));
         }
         assert_eq!(decoder.next_frame(), Ok(None));
     }
@@ -342,14 +348,14 @@ mod tests {
     #[test]
     fn pending_tells_what_the_stream_is_in_the_middle_of() {
         let stream = encode(&[(9, vec![0; 5])]);
-        let header = Header { kind: 9, handles: 0, payload_bytes: 5 };
+        let header = Header { kind: 9, handles: 0, body_bytes: 5 };
         for cut in 0..=stream.len() {
             let mut decoder = Decoder::new(Limits::default());
             decode(&mut decoder, &stream[..cut], &[1]).expect("well formed");
             let pending = match cut {
                 0 | 13 => Pending::Nothing,
                 1..8 => Pending::Header,
-                _ => Pending::Payload(header),
+                _ => Pending::Body(header),
             };
             assert_eq!(decoder.pending(), pending, "after {cut} bytes");
         }

@@ -25,6 +25,18 @@ pub enum ProtocolError {
         /// The limit.
         max: usize,
     },
+    /// The body that the header announces is too short for the kinds of its handles.
+    KindsMissing {
+        /// How many handles the header announces.
+        handles: u8,
+    },
+    /// A handle is announced as a kind that there is not.
+    UnknownKind {
+        /// The byte that stands for it.
+        found: u8,
+    },
+    /// What came in one packet is not exactly one frame.
+    NotOneFrame,
     /// More handles in one frame than the limits allow.
     TooManyHandles {
         /// What the header announces.
@@ -69,6 +81,15 @@ impl fmt::Display for ProtocolError {
                 "the peer announced a payload of {bytes} bytes, the limit is {max} \
                  (Limits::payload_bytes_max)"
             ),
+            Self::KindsMissing { handles } => {
+                write!(f, "the peer announced {handles} handles and a body too short to say what")
+            }
+            Self::UnknownKind { found } => {
+                write!(f, "the peer announced a handle of kind {found}, which there is not")
+            }
+            Self::NotOneFrame => {
+                f.write_str("the peer sent a packet that is not exactly one frame")
+            }
             Self::TooManyHandles { handles, max } => write!(
                 f,
                 "the peer announced a message with {handles} handles, the limit is {max} \

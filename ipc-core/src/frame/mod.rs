@@ -1,15 +1,17 @@
-//! The wire format: a header of eight bytes, then the payload. Pure: bytes in, frames out.
+//! The wire format: a header of eight bytes, then the body. Pure: bytes in, frames out.
 //!
 //! ```text
-//!   byte   0         1        2         3          4 .. 8                   8 ..
-//!        +---------+--------+---------+----------+------------------------+---------+
-//!        | version | kind   | handles | reserved | payload length         | payload |
-//!        | = 1     | yours  | 0..=253 | = 0      | u32, little-endian     |         |
-//!        +---------+--------+---------+----------+------------------------+---------+
+//!   byte   0         1        2         3          4 .. 8               8 ..
+//!        +---------+--------+---------+----------+--------------------+---------+-------+
+//!        | version | kind   | handles | reserved | body length        | payload | kinds |
+//!        | = 1     | yours  | 0..=253 | = 0      | u32, little-endian |         |       |
+//!        +---------+--------+---------+----------+--------------------+---------+-------+
 //! ```
 //!
-//! Handles never appear among the bytes: the operating system carries them beside the stream, and
-//! the header only says how many belong to the frame ([`Inbox`](crate::Inbox) pairs the two). A
+//! The body is the payload and, behind it, one byte for each handle: what its sender announces it
+//! as ([`HandleKind::code`](handle_passing::HandleKind::code)). Handles themselves never appear
+//! among the bytes: the operating system carries them beside the stream, and the header only says
+//! how many belong to the frame ([`Inbox`](crate::Inbox) pairs the two). A
 //! header is checked as soon as its eight bytes are there, so no length that a peer invents makes
 //! us allocate: memory grows with the bytes that really arrive.
 
@@ -27,15 +29,18 @@ pub const HEADER_BYTES: usize = 8;
 /// The version of the wire format, the first byte of every frame.
 pub const VERSION: u8 = 1;
 
-/// What stands in front of a payload.
+/// The longest frame that a channel over a seqpacket socket sends or takes, header included.
+pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+
+/// What stands in front of a frame's body.
 ///
 /// # Examples
 ///
 /// ```
 /// use ipc_core::frame::Header;
 ///
-/// let header = Header { kind: 7, handles: 2, payload_bytes: 300 };
-/// assert_eq!(header.encode(), [1, 7, 2, 0, 44, 1, 0, 0]);
+/// let header = Header { kind: 7, handles: 2, body_bytes: 302 };
+/// assert_eq!(header.encode(), [1, 7, 2, 0, 46, 1, 0, 0]);
 /// assert_eq!(Header::decode(header.encode()), Ok(header));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +49,8 @@ pub struct Header {
     pub kind: u8,
     /// How many handles belong to the frame.
     pub handles: u8,
-    /// Length of the payload that follows, in bytes.
-    pub payload_bytes: u32,
+    /// Length of the body that follows, in bytes: of the payload, and one for each handle.
+    pub body_bytes: u32,
 }
 
 impl Header {
@@ -56,7 +61,7 @@ impl Header {
         let header = Self {
             kind,
             handles: u8::try_from(handles).ok()?,
-            payload_bytes: u32::try_from(payload_bytes).ok()?,
+            body_bytes: u32::try_from(payload_bytes.checked_add(handles)?).ok()?,
         };
         header.check(limits).is_ok().then_some(header)
     }
@@ -64,7 +69,7 @@ impl Header {
     /// The eight bytes on the wire.
     #[must_use]
     pub fn encode(self) -> [u8; HEADER_BYTES] {
-        let [a, b, c, d] = self.payload_bytes.to_le_bytes();
+        let [a, b, c, d] = self.body_bytes.to_le_bytes();
         [VERSION, self.kind, self.handles, 0, a, b, c, d]
     }
 
@@ -82,18 +87,22 @@ impl Header {
         if reserved != 0 {
             return Err(ProtocolError::Reserved { found: reserved });
         }
-        Ok(Self { kind, handles, payload_bytes: u32::from_le_bytes(length) })
+        Ok(Self { kind, handles, body_bytes: u32::from_le_bytes(length) })
     }
 
     /// Checks that the frame is one that the limits allow.
     ///
     /// # Errors
     ///
-    /// [`ProtocolError::PayloadTooLarge`] and [`ProtocolError::TooManyHandles`].
+    /// [`ProtocolError::KindsMissing`], [`ProtocolError::PayloadTooLarge`] and
+    /// [`ProtocolError::TooManyHandles`].
     pub fn check(self, limits: &Limits) -> Result<(), ProtocolError> {
+        let Some(bytes) = self.body_bytes.checked_sub(self.handles.into()) else {
+            return Err(ProtocolError::KindsMissing { handles: self.handles });
+        };
         let max = limits.payload_bytes_max;
-        if u64::from(self.payload_bytes) > max as u64 {
-            return Err(ProtocolError::PayloadTooLarge { bytes: self.payload_bytes, max });
+        if u64::from(bytes) > max as u64 {
+            return Err(ProtocolError::PayloadTooLarge { bytes, max });
         }
         let max = limits.handles_per_message();
         if usize::from(self.handles) > max {
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn f40_another_version_is_refused() {
-        let header = Header { kind: 0, handles: 0, payload_bytes: 0 };
+        let header = Header { kind: 0, handles: 0, body_bytes: 0 };
         for version in (0..=255).filter(|v| *v != VERSION) {
             let mut bytes = header.encode();
             bytes[0] = version;
@@ -132,7 +141,7 @@ mod tests {
         assert!(Header::new(0, 10, 3, &limits).is_some());
         assert_eq!(Header::new(0, 11, 0, &limits), None);
         assert_eq!(Header::new(0, 0, 4, &limits), None);
-        let header = Header { kind: 0, handles: 0, payload_bytes: u32::MAX };
+        let header = Header { kind: 0, handles: 0, body_bytes: u32::MAX };
         let refused = ProtocolError::PayloadTooLarge { bytes: u32::MAX, max: 10 };
         assert_eq!(header.check(&limits), Err(refused));
     }
@@ -148,13 +157,22 @@ mod tests {
         assert_eq!(Header::new(0, 0, 256, &limits), None);
         #[cfg(target_pointer_width = "64")]
         assert_eq!(Header::new(0, u32::MAX as usize + 1, 0, &limits), None);
-        assert!(Header::new(0, u32::MAX as usize, 253, &limits).is_some());
+        assert!(Header::new(0, u32::MAX as usize - 253, 253, &limits).is_some());
+        assert_eq!(Header::new(0, u32::MAX as usize - 252, 253, &limits), None);
+    }
+
+    #[test]
+    fn a_body_without_room_for_the_kinds_is_refused() {
+        let header = |body_bytes| Header { kind: 0, handles: 3, body_bytes };
+        let missing = Err(ProtocolError::KindsMissing { handles: 3 });
+        assert_eq!(header(2).check(&Limits::default()), missing);
+        assert_eq!(header(3).check(&Limits::default()), Ok(()));
     }
 
     proptest! {
         #[test]
-        fn every_header_survives_the_round_trip(kind: u8, handles: u8, payload_bytes: u32) {
-            let header = Header { kind, handles, payload_bytes };
+        fn every_header_survives_the_round_trip(kind: u8, handles: u8, body_bytes: u32) {
+            let header = Header { kind, handles, body_bytes };
             prop_assert_eq!(Header::decode(header.encode()), Ok(header));
         }
     }

@@ -3,8 +3,10 @@
 //! Each platform provides a `Socket`: a connected, two-way, ordered stream of bytes that carries
 //! handles beside them. Its calls borrow it, because the two halves of a channel share it.
 //!
-//! * `pair() -> io::Result<(Socket, Socket)>`, `from_fd(OwnedFd) -> io::Result<Socket>`,
-//!   `into_fd(self) -> OwnedFd`, `AsFd`;
+//! * `pair() -> io::Result<(Socket, Socket)>`, `packet_pair()` likewise,
+//!   `from_fd(OwnedFd) -> io::Result<Socket>`, `into_fd(self) -> OwnedFd`, `AsFd`;
+//! * `is_of_packets()`: whether each write arrives as one read, apart from all others;
+//! * `check_handles(count) -> io::Result<()>`: an error that says why it can't carry so many;
 //! * `send(slices, handles) -> io::Result<Sent>` and `recv(bytes, handles) -> Result<Received, _>`,
 //!   which never block, whatever the mode of the descriptor;
 //! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may

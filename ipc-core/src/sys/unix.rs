@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use handle_passing::{RecvError, SendError};
+use handle_passing::{Handle, RecvError, SendError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt,
-    sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname,
+    getsockopt, socketpair, sockopt,
 };
 
 use super::{Received, Sent};
@@ -20,31 +20,62 @@ use crate::ProtocolError;
 const SLICES_MAX: usize = 16;
 
 #[derive(Debug)]
-pub(crate) struct Socket(UnixStream);
+pub(crate) struct Socket {
+    /// Not only streams: std's type serves for what all sockets have in common.
+    socket: UnixStream,
+    is_of_packets: bool,
+    /// Only Unix sockets can.
+    carries_handles: bool,
+}
 
 impl Socket {
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        UnixStream::pair().map(|(a, b)| (Self(a), Self(b)))
+        UnixStream::pair().map(|(a, b)| (Self::stream(a), Self::stream(b)))
+    }
+
+    pub(crate) fn packet_pair() -> io::Result<(Self, Self)> {
+        let (a, b) = seqpacket_pair()?;
+        let packets =
+            |fd: OwnedFd| Self { is_of_packets: true, ..Self::stream(UnixStream::from(fd)) };
+        Ok((packets(a), packets(b)))
     }
 
     pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        match describe_other_than_connected_unix_stream(fd.as_fd())? {
-            None => Ok(Self(fd.into())),
-            Some(other) => {
-                let reason = format!("a channel needs a connected Unix stream socket, not {other}");
-                Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+        let (family, kind) = connected_socket(fd.as_fd()).map_err(|error| match error {
+            Unsuitable::Is(what) => {
+                let reason = format!("a channel needs a connected socket, not {what}");
+                io::Error::new(io::ErrorKind::InvalidInput, reason)
             }
+            Unsuitable::Io(error) => error,
+        })?;
+        let is_unix = family == AddressFamily::Unix;
+        Ok(Self {
+            socket: fd.into(),
+            is_of_packets: kind == SockType::SeqPacket,
+            carries_handles: is_unix,
+        })
+    }
+
+    pub(crate) fn is_of_packets(&self) -> bool {
+        self.is_of_packets
+    }
+
+    pub(crate) fn check_handles(&self, count: usize) -> io::Result<()> {
+        if count == 0 || self.carries_handles {
+            return Ok(());
         }
+        let reason = "this channel's socket can't carry handles, only a Unix socket can";
+        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
-        self.0.into()
+        self.socket.into()
     }
 
     pub(crate) fn send<'a>(
         &self,
         slices: impl Iterator<Item = &'a [u8]>,
-        handles: &[OwnedFd],
+        handles: impl Iterator<Item = &'a Handle>,
     ) -> io::Result<Sent> {
         let mut vectors = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
@@ -52,8 +83,8 @@ impl Socket {
             *vector = IoSlice::new(slice);
             count += 1;
         }
-        let handles: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
-        match handle_passing::try_send_vectored(&self.0, &vectors[..count], &handles) {
+        let handles: Vec<BorrowedFd<'_>> = handles.map(AsFd::as_fd).collect();
+        match handle_passing::try_send_vectored(&self.socket, &vectors[..count], &handles) {
             Ok(bytes) => Ok(Sent::Bytes(bytes)),
             Err(SendError::WouldBlock) => Ok(Sent::Full),
             Err(SendError::TooManyInFlight) => Ok(Sent::Throttled),
@@ -66,7 +97,7 @@ impl Socket {
         bytes: &mut [u8],
         handles: &mut Vec<OwnedFd>,
     ) -> io::Result<Received> {
-        match handle_passing::try_recv(&self.0, bytes, handles) {
+        match handle_passing::try_recv(&self.socket, bytes, handles) {
             Ok(0) => Ok(Received::Closed),
             Ok(count) => Ok(Received::Bytes(count)),
             Err(RecvError::WouldBlock) => Ok(Received::Nothing),
@@ -94,10 +125,14 @@ impl Socket {
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        match self.0.shutdown(Shutdown::Both) {
+        match self.socket.shutdown(Shutdown::Both) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             result => result,
         }
+    }
+
+    fn stream(socket: UnixStream) -> Self {
+        Self { socket, is_of_packets: false, carries_handles: true }
     }
 
     fn wait(&self, events: PollFlags, timeout: Option<Duration>) -> io::Result<()> {
@@ -117,26 +152,49 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
-/// Says what the descriptor is, unless it is what a channel needs.
-fn describe_other_than_connected_unix_stream(fd: BorrowedFd<'_>) -> io::Result<Option<String>> {
+/// Why a descriptor is good for no channel.
+enum Unsuitable {
+    Is(String),
+    Io(io::Error),
+}
+
+impl<E: Into<io::Error>> From<E> for Unsuitable {
+    fn from(error: E) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+/// The family and type of a socket that a channel can use.
+fn connected_socket(fd: BorrowedFd<'_>) -> Result<(AddressFamily, SockType), Unsuitable> {
     let kind = match getsockopt(&fd, sockopt::SockType) {
-        Err(Errno::ENOTSOCK) => return Ok(Some("something that is no socket".into())),
+        Err(Errno::ENOTSOCK) => return Err(Unsuitable::Is("something that is no socket".into())),
         kind => kind?,
     };
     let family = getsockname::<SockaddrStorage>(raw(fd))?.family();
-    if family != Some(AddressFamily::Unix) || kind != SockType::Stream {
-        let family = family.map_or("unknown".into(), |family| format!("{family:?}"));
-        return Ok(Some(format!("a socket of family {family} and type {kind:?}")));
+    let is_unix = family == Some(AddressFamily::Unix);
+    match family {
+        Some(family) if kind == SockType::Stream || is_unix && kind == SockType::SeqPacket => {
+            match getpeername::<SockaddrStorage>(raw(fd)) {
+                Err(Errno::ENOTCONN) => Err(Unsuitable::Is("one that is not connected".into())),
+                Err(error) => Err(error.into()),
+                Ok(_) => Ok((family, kind)),
+            }
+        }
+        family => {
+            let family = family.map_or("unknown".into(), |family| format!("{family:?}"));
+            Err(Unsuitable::Is(format!("a socket of family {family} and type {kind:?}")))
+        }
     }
-    match getpeername::<SockaddrStorage>(raw(fd)) {
-        Err(Errno::ENOTCONN) => Ok(Some("one that is not connected".into())),
-        Err(error) => Err(error.into()),
-        Ok(_) => Ok(None),
-    }
+}
+
+/// Two connected sockets that keep messages apart.
+fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+    Ok(socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
 fn raw(fd: BorrowedFd<'_>) -> std::os::fd::RawFd {

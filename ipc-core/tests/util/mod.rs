@@ -28,8 +28,8 @@ pub(crate) fn raw_peer() -> (Channel, UnixStream) {
 
 /// The bytes of a frame, whether or not they are right.
 pub(crate) fn frame(kind: u8, handles: u8, payload: &[u8]) -> Vec<u8> {
-    let payload_bytes = u32::try_from(payload.len()).expect("short");
-    [&Header { kind, handles, payload_bytes }.encode(), payload].concat()
+    let body_bytes = u32::try_from(payload.len() + usize::from(handles)).expect("short");
+    [&Header { kind, handles, body_bytes }.encode(), payload, &vec![0; handles.into()]].concat()
 }
 
 /// A handle that can be told from all others by its [`inode`].
@@ -42,8 +42,8 @@ pub(crate) fn handles(count: usize) -> Vec<OwnedFd> {
 }
 
 /// Identifies what a handle refers to, across processes.
-pub(crate) fn inode(handle: &OwnedFd) -> u64 {
-    let file = File::from(handle.try_clone().expect("a duplicate"));
+pub(crate) fn inode(handle: &impl AsFd) -> u64 {
+    let file = File::from(handle.as_fd().try_clone_to_owned().expect("a duplicate"));
     file.metadata().expect("metadata of a socket").ino()
 }
 

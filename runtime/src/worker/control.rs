@@ -129,7 +129,7 @@ impl Control {
         worker_dropped: &crossbeam_channel::Receiver<()>,
     ) {
         while let Ok(message) = receiver.recv_deadline(None) {
-            let handle = message.handles.into_iter().next();
+            let handle = message.handles.into_iter().next().map(OwnedFd::from);
             match ToWorker::decode(message.kind, &message.payload) {
                 Ok(ToWorker::Listening { request, result }) => {
                     let answer = match (result, handle) {

@@ -46,6 +46,6 @@ pub(crate) fn message(message: &FromWorker) -> Vec<u8> {
 
 /// A frame, whether or not it is right.
 pub(crate) fn frame(kind: u8, handles: u8, payload: &[u8]) -> Vec<u8> {
-    let payload_bytes = u32::try_from(payload.len()).expect("short");
-    [&Header { kind, handles, payload_bytes }.encode(), payload].concat()
+    let body_bytes = u32::try_from(payload.len() + usize::from(handles)).expect("short");
+    [&Header { kind, handles, body_bytes }.encode(), payload, &vec![0; handles.into()]].concat()
 }
