@@ -28,14 +28,16 @@ pub fn frame(data: &[u8]) {
     let expected = decode_naively(&stream, &limits);
     let one_by_one = if lead_bytes == 0 { 1 } else { 997 };
     for size in [usize::MAX, HEADER_BYTES, HEADER_BYTES + 1, 1 + usize::from(*choice), one_by_one] {
-        assert_eq!(decode(&stream, limits, size), expected, "in parts of {size} bytes");
+        for put in [to_spare, to_room, to_room_with_tail] {
+            assert_eq!(decode(&stream, limits, size, put), expected, "in parts of {size} bytes");
+        }
     }
     let (frames, _) = expected;
     let encoded: Vec<u8> = frames.iter().flat_map(encode).collect();
     assert!(stream.starts_with(&encoded), "decoding and encoding gives the same bytes");
 }
 
-fn decode(mut stream: &[u8], limits: Limits, size: usize) -> Decoded {
+fn decode(mut stream: &[u8], limits: Limits, size: usize, put: Put) -> Decoded {
     let mut decoder = Decoder::new(limits);
     let mut frames = Vec::new();
     loop {
@@ -52,13 +54,29 @@ fn decode(mut stream: &[u8], limits: Limits, size: usize) -> Decoded {
         if stream.is_empty() {
             return (frames, Ok(decoder.pending()));
         }
-        let spare = decoder.spare();
-        assert!(!spare.is_empty(), "there is room for more");
-        let length = spare.len().min(stream.len()).min(size);
-        spare[..length].copy_from_slice(&stream[..length]);
+        let length = put(&mut decoder, &stream[..stream.len().min(size)]);
+        assert!(length > 0, "there is room for more");
         decoder.received(length);
         stream = &stream[length..];
     }
+}
+
+/// Puts bytes where the next ones belong, says how many found room.
+type Put = fn(&mut Decoder, &[u8]) -> usize;
+
+fn to_spare(decoder: &mut Decoder, bytes: &[u8]) -> usize {
+    let spare = decoder.spare();
+    let length = spare.len().min(bytes.len());
+    spare[..length].copy_from_slice(&bytes[..length]);
+    length
+}
+
+fn to_room(decoder: &mut Decoder, bytes: &[u8]) -> usize {
+    decoder.room(false).put(bytes)
+}
+
+fn to_room_with_tail(decoder: &mut Decoder, bytes: &[u8]) -> usize {
+    decoder.room(true).put(bytes)
 }
 
 /// Reads the wire format as it is documented, from a stream that is there as a whole.

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use handle_passing::HandleKind;
 
-use crate::frame::{Decoder, Frame, Limits, Pending, ProtocolError};
+use crate::frame::{Decoder, Frame, Limits, Pending, ProtocolError, Room};
 use crate::{Attachment, Handles, Message};
 
 /// Cuts a stream of bytes, and of handles beside them, into messages. Pure: it does no I/O.
@@ -63,8 +63,19 @@ impl<H: Attachment> Inbox<H> {
         self.decoder.spare()
     }
 
-    /// Takes note that a read filled the first `bytes` of [`spare`](Self::spare) and delivered
-    /// `handles` with them.
+    /// Where to put the next bytes of the stream, with one copy less of long payloads, see
+    /// [`Decoder::room`].
+    pub fn room(&mut self, has_tail: bool) -> Room<'_> {
+        self.decoder.room(has_tail)
+    }
+
+    /// Gives up memory that is held for what comes next, when that may take a while.
+    pub fn relax(&mut self) {
+        self.decoder.relax();
+    }
+
+    /// Takes note that a read filled the first `bytes` of [`spare`](Self::spare) or
+    /// [`room`](Self::room), whichever was called last, and delivered `handles` with them.
     ///
     /// # Panics
     ///

@@ -6,7 +6,7 @@ use std::time::Instant;
 use handle_passing::Handle;
 
 use crate::clock::time_left;
-use crate::sys::{Received, Socket};
+use crate::sys::{Received, Socket, Wait};
 use crate::{Inbox, Limits, Message, ProtocolError, RecvError, TryRecvError};
 
 /// The receiving half of a [`Channel`](crate::Channel), see
@@ -21,11 +21,13 @@ pub struct Receiver {
     inbox: Inbox<Handle>,
     /// Where a read puts its handles; empty between two reads.
     handles: Vec<OwnedFd>,
+    /// The inbox has no message to give until more is received, nor a failure.
+    is_drained: bool,
 }
 
 impl Receiver {
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        Self { socket, inbox: Inbox::new(Limits::default()), handles: Vec::new() }
+        Self { socket, inbox: Inbox::new(Limits::default()), handles: Vec::new(), is_drained: true }
     }
 
     /// The next message, if it is there. Never blocks.
@@ -40,7 +42,7 @@ impl Receiver {
     /// The other errors are those of a peer against the protocol, and of the system.
     pub fn try_recv(&mut self) -> Result<Message, TryRecvError> {
         loop {
-            if let Some(message) = self.step()? {
+            if let Some(message) = self.step(Wait::Never)? {
                 return Ok(message);
             }
         }
@@ -54,8 +56,9 @@ impl Receiver {
     /// [`RecvError::TimedOut`]; what is there of a message then is kept for the next call. The
     /// other errors are those of [`try_recv`](Self::try_recv).
     pub fn recv_deadline(&mut self, deadline: Option<Instant>) -> Result<Message, RecvError> {
+        let wait = if deadline.is_none() { Wait::MayBlock } else { Wait::Never };
         loop {
-            let received = match self.step() {
+            let received = match self.step(wait) {
                 Ok(Some(message)) => return Ok(message),
                 // Bytes that trickle in do not put the deadline off.
                 Ok(None) => time_left(deadline).map(|_left| ()),
@@ -109,6 +112,7 @@ impl Receiver {
     /// one may be another process.
     fn received(&mut self, bytes: usize) -> Result<(), TryRecvError> {
         self.inbox.received(bytes, self.handles.drain(..).map(Handle::from));
+        self.is_drained = false;
         if self.socket.is_of_packets() && !self.inbox.holds_one_frame() {
             // What else is wrong with it says more.
             self.inbox.next_message()?;
@@ -118,18 +122,34 @@ impl Receiver {
     }
 
     /// One read at most; `None` when it brought something, but not a whole message.
-    fn step(&mut self) -> Result<Option<Message>, TryRecvError> {
-        if let Some(message) = self.inbox.next_message()? {
+    fn step(&mut self, wait: Wait) -> Result<Option<Message>, TryRecvError> {
+        if let Some(message) = self.next_message()? {
             return Ok(Some(message));
         }
-        match self.socket.recv(self.inbox.spare(), &mut self.handles) {
+        let room = self.inbox.room(self.socket.is_of_packets());
+        match self.socket.recv(room, &mut self.handles, wait) {
             Ok(Received::Bytes(bytes)) => self.received(bytes)?,
-            Ok(Received::Nothing) => return Err(TryRecvError::Empty),
+            Ok(Received::Nothing) => {
+                self.inbox.relax();
+                return Err(TryRecvError::Empty);
+            }
             Ok(Received::Closed) => return Err(TryRecvError::Closed),
-            Ok(Received::Broken(error)) => self.inbox.fail(error),
+            Ok(Received::Broken(error)) => {
+                self.inbox.fail(error);
+                self.is_drained = false;
+            }
             Err(error) => return Err(TryRecvError::Io(error)),
         }
-        Ok(self.inbox.next_message()?)
+        self.next_message()
+    }
+
+    fn next_message(&mut self) -> Result<Option<Message>, TryRecvError> {
+        if self.is_drained {
+            return Ok(None);
+        }
+        let message = self.inbox.next_message()?;
+        self.is_drained = message.is_none();
+        Ok(message)
     }
 }
 

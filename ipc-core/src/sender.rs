@@ -7,8 +7,12 @@ use handle_passing::{HANDLES_MAX, Handle};
 
 use crate::clock::time_left;
 use crate::frame::HEADER_BYTES;
-use crate::sys::{Sent, Socket};
+use crate::sys::{Sent, Socket, Wait};
 use crate::{Limits, Message, Outbox, SendError, TrySendError};
+
+/// Payloads up to this length, in bytes, are copied behind their header: that costs less than it
+/// costs the kernel to collect a message from two places.
+const SHORT_BYTES_MAX: usize = 2 * 1024;
 
 /// How long a blocking call pauses while the user's descriptors in flight are at their limit.
 const THROTTLE_PAUSE: Duration = Duration::from_millis(5);
@@ -24,12 +28,14 @@ pub struct Sender {
     socket: Arc<Socket>,
     outbox: Outbox<Handle>,
     is_throttled: bool,
+    /// Memory for a short frame.
+    short: Vec<u8>,
 }
 
 impl Sender {
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
         let new = if socket.is_of_packets() { Outbox::of_packets } else { Outbox::new };
-        Self { socket, outbox: new(Limits::default()), is_throttled: false }
+        Self { socket, outbox: new(Limits::default()), is_throttled: false, short: Vec::new() }
     }
 
     /// Sends a message, or queues what the socket does not take of it. Never blocks.
@@ -49,7 +55,7 @@ impl Sender {
         }
         // Nothing waits in front of it, so it is written from where it is: no copy is made, and
         // a peer that is gone costs nothing.
-        match self.begin(&message) {
+        match self.begin(&message, Wait::Never) {
             Ok(None) => Err(TrySendError::TooLarge(message)),
             Ok(Some(sent)) => {
                 self.queue_rest(message, sent);
@@ -82,18 +88,7 @@ impl Sender {
     ///
     /// `BrokenPipe` when the peer has closed its end, or died; what else the system reports.
     pub fn flush(&mut self) -> io::Result<bool> {
-        self.is_throttled = false;
-        while !self.outbox.is_empty() {
-            match self.socket.send(self.outbox.slices(), self.outbox.handles().iter())? {
-                Sent::Bytes(bytes) => self.outbox.sent(bytes),
-                Sent::Full => return Ok(false),
-                Sent::Throttled => {
-                    self.is_throttled = true;
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        self.flush_or(Wait::Never)
     }
 
     /// Whether something is queued that the socket has not taken yet.
@@ -123,11 +118,13 @@ impl Sender {
         message: Message,
         deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        if let Err(error) = self.flush_deadline(deadline) {
+        if self.has_unsent()
+            && let Err(error) = self.flush_deadline(deadline)
+        {
             return Err(SendError::from_io(error, Some(message)));
         }
         let sent = loop {
-            let result = match self.begin(&message) {
+            let result = match self.begin(&message, Self::may_block(deadline)) {
                 Ok(None) => return Err(SendError::TooLarge(message)),
                 Ok(Some(0)) => self.wait(deadline),
                 Ok(Some(sent)) => break sent,
@@ -138,7 +135,10 @@ impl Sender {
             }
         };
         self.queue_rest(message, sent);
-        self.flush_deadline(deadline).map_err(|error| SendError::from_io(error, None))
+        if self.has_unsent() {
+            self.flush_deadline(deadline).map_err(|error| SendError::from_io(error, None))?;
+        }
+        Ok(())
     }
 
     /// Sends all that is queued; blocks until the deadline at most.
@@ -147,7 +147,7 @@ impl Sender {
     ///
     /// `TimedOut`, and those of [`flush`](Self::flush). What has not gone stays queued.
     pub fn flush_deadline(&mut self, deadline: Option<Instant>) -> io::Result<()> {
-        while !self.flush()? {
+        while !self.flush_or(Self::may_block(deadline))? {
             self.wait(deadline)?;
         }
         Ok(())
@@ -168,23 +168,55 @@ impl Sender {
         self.outbox.set_limits(limits);
     }
 
+    fn flush_or(&mut self, wait: Wait) -> io::Result<bool> {
+        self.is_throttled = false;
+        while !self.outbox.is_empty() {
+            match self.socket.send(self.outbox.slices(), self.outbox.handles().iter(), wait)? {
+                Sent::Bytes(bytes) => self.outbox.sent(bytes),
+                Sent::Full => return Ok(false),
+                Sent::Throttled => {
+                    self.is_throttled = true;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Only a deadline needs a wait of its own: a system call that blocks knows of none.
+    fn may_block(deadline: Option<Instant>) -> Wait {
+        if deadline.is_none() { Wait::MayBlock } else { Wait::Never }
+    }
+
     /// Writes what the socket takes of a message that nothing waits in front of, and says how
     /// many bytes that was; `None` if the message is too large.
-    fn begin(&mut self, message: &Message) -> io::Result<Option<usize>> {
+    fn begin(&mut self, message: &Message, wait: Wait) -> io::Result<Option<usize>> {
         let Some(header) = self.outbox.header(message) else { return Ok(None) };
         self.socket.check_handles(header.handles.into())?;
+        if message.handles.is_empty() && message.payload.len() <= SHORT_BYTES_MAX {
+            self.short.clear();
+            self.short.extend_from_slice(&header.encode());
+            self.short.extend_from_slice(&message.payload);
+            let short = [self.short.as_slice()].into_iter();
+            let sent = self.socket.send(short, [].iter(), wait)?;
+            return Ok(Some(self.bytes(sent)));
+        }
         let mut kinds = [0; HANDLES_MAX];
         let kinds = &mut kinds[..header.handles.into()];
         for (code, handle) in kinds.iter_mut().zip(message.handles.iter()) {
             *code = handle.kind().code();
         }
         let slices = [&header.encode(), message.payload.as_slice(), kinds];
-        let sent = self.socket.send(slices.into_iter(), message.handles.iter())?;
+        let sent = self.socket.send(slices.into_iter(), message.handles.iter(), wait)?;
+        Ok(Some(self.bytes(sent)))
+    }
+
+    fn bytes(&mut self, sent: Sent) -> usize {
         self.is_throttled = sent == Sent::Throttled;
-        Ok(Some(match sent {
+        match sent {
             Sent::Bytes(bytes) => bytes,
             Sent::Full | Sent::Throttled => 0,
-        }))
+        }
     }
 
     /// Queues what [`begin`](Self::begin) left of a message.

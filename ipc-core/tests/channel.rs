@@ -18,7 +18,10 @@ use ipc_core::{
     TryRecvError, TrySendError,
 };
 use mio::{Events, Interest, Poll, Token};
-use util::{expect_closed, frame, handle, handles, in_ms, inode, inodes, raw_peer, recv, soon};
+use util::{
+    expect_closed, frame, handle, handles, in_ms, in_thread, in_time, inode, inodes, raw_peer,
+    recv, soon,
+};
 
 /// More than a socket's buffer takes by default.
 const MORE_THAN_A_SOCKET_TAKES: usize = 1024 * 1024;
@@ -298,28 +301,93 @@ fn the_halves_work_from_two_threads() {
 
 #[test]
 fn shutdown_ends_a_call_that_blocks_in_another_thread() {
-    let (ours, mut theirs) = Channel::pair().expect("a pair");
-    let (sender, mut receiver) = ours.into_split();
-    let (about_to_block, blocks) = mpsc::channel();
-    let reader = thread::spawn(move || {
-        receiver.recv_deadline(soon()).expect("a first message");
-        about_to_block.send(()).expect("the test waits");
-        receiver.recv_deadline(soon())
-    });
-    theirs.try_send(Message::new(1, [])).expect("room");
-    blocks.recv().expect("the reader is alive");
-    sender.shutdown().expect("a socket");
-    assert!(matches!(reader.join().expect("no panic"), Err(RecvError::Closed)));
-    expect_closed(&mut theirs);
+    for deadline in [soon(), None] {
+        let (ours, mut theirs) = Channel::pair().expect("a pair");
+        let (sender, mut receiver) = ours.into_split();
+        let (about_to_block, blocks) = mpsc::channel();
+        let received = in_thread(move || {
+            receiver.recv_deadline(soon()).expect("a first message");
+            about_to_block.send(()).expect("the test waits");
+            receiver.recv_deadline(deadline)
+        });
+        theirs.try_send(Message::new(1, [])).expect("room");
+        blocks.recv().expect("the reader is alive");
+        sender.shutdown().expect("a socket");
+        assert!(matches!(in_time(&received), Err(RecvError::Closed)));
+        expect_closed(&mut theirs);
 
-    let (ours, _theirs) = Channel::pair().expect("a pair");
-    let (mut sender, receiver) = ours.into_split();
-    let large = Message::new(1, vec![0; MORE_THAN_A_SOCKET_TAKES]);
-    assert!(matches!(sender.send_deadline(large, in_ms(1)), Err(SendError::TimedOut(None))));
-    let writer = thread::spawn(move || sender.send_deadline(Message::new(2, []), soon()));
-    receiver.shutdown().expect("a socket");
-    assert!(matches!(writer.join().expect("no panic"), Err(SendError::Closed(Some(_)))));
-    receiver.shutdown().expect("once more is no error");
+        let (ours, _theirs) = Channel::pair().expect("a pair");
+        let (mut sender, receiver) = ours.into_split();
+        let large = Message::new(1, vec![0; MORE_THAN_A_SOCKET_TAKES]);
+        assert!(matches!(sender.send_deadline(large, in_ms(1)), Err(SendError::TimedOut(None))));
+        let sent = in_thread(move || sender.send_deadline(Message::new(2, []), deadline));
+        receiver.shutdown().expect("a socket");
+        assert!(matches!(in_time(&sent), Err(SendError::Closed(Some(_)))));
+        receiver.shutdown().expect("once more is no error");
+    }
+}
+
+#[test]
+fn calls_without_a_deadline_wait_whatever_mode_the_descriptor_is_in() {
+    for is_nonblocking in [true, false] {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(is_nonblocking).expect("a socket");
+        theirs.set_nonblocking(is_nonblocking).expect("a socket");
+        let mut ours = Channel::from_fd(ours.into()).expect("a channel");
+        let (mut sender, mut receiver) =
+            Channel::from_fd(theirs.into()).expect("a channel").into_split();
+        let payload = vec![7; MORE_THAN_A_SOCKET_TAKES];
+        let echo = in_thread(move || {
+            let message = receiver.recv_deadline(None).expect("open");
+            sender.send_deadline(message, None).expect("open");
+            sender.flush_deadline(None)
+        });
+        let received = in_thread(move || {
+            ours.send_deadline(Message::new(1, payload), None).expect("open");
+            ours.recv_deadline(None)
+        });
+        let message = in_time(&received).expect("open");
+        assert_eq!((message.kind, message.payload.len()), (1, MORE_THAN_A_SOCKET_TAKES));
+        in_time(&echo).expect("nothing is left");
+    }
+}
+
+#[test]
+fn long_messages_among_short_ones_arrive_over_all_sockets() {
+    let tcp = || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (theirs, _) = listener.accept().expect("connected");
+        [ours, theirs].map(|end| Channel::from_fd(end.into()).expect("a channel"))
+    };
+    let pairs: [(_, [Channel; 2]); 3] = [
+        (200_000, Channel::pair().expect("a pair").into()),
+        (PACKET_BYTES_MAX - HEADER_BYTES, Channel::packet_pair().expect("a pair").into()),
+        (200_000, tcp()),
+    ];
+    for (longest, [mut ours, mut theirs]) in pairs {
+        let lengths = [longest, longest, longest - 1, 3, 30_000, longest, 0, 60_000, 60_000, 9];
+        let lengths: Vec<usize> = lengths.into_iter().cycle().take(50).collect();
+        let sent = lengths.clone();
+        let done = in_thread(move || {
+            for (kind, length) in (0..).zip(sent) {
+                let message = Message::new(kind, vec![kind; length]);
+                match kind % 3 {
+                    0 => ours.send_deadline(message, soon()).expect("the peer reads"),
+                    _ => ours.queue(message).expect("within the limits"),
+                }
+            }
+            ours.flush_deadline(soon())
+        });
+        for (kind, length) in (0..).zip(lengths) {
+            let message = recv(&mut theirs);
+            assert_eq!((message.kind, message.payload.len()), (kind, length));
+            assert!(message.payload.iter().all(|byte| *byte == kind));
+            assert_eq!(message.payload.capacity(), length, "nothing is held beyond its need");
+        }
+        in_time(&done).expect("all went");
+        assert!(matches!(theirs.try_recv(), Err(TryRecvError::Closed)));
+    }
 }
 
 #[test]

@@ -11,10 +11,7 @@ use interprocess::TryClone;
 use interprocess::local_socket::prelude::*;
 use interprocess::local_socket::{self, GenericNamespaced, ListenerOptions, Name};
 
-use crate::contender::{self, Result, SEND_BACK, request};
-
-/// Length of each buffer, in bytes.
-const BUFFER_BYTES: usize = 64 * 1024;
+use crate::contender::{self, BATCH_BYTES, Result, SEND_BACK, request};
 
 pub(crate) struct Connection<R, W: Write> {
     reader: BufReader<R>,
@@ -33,8 +30,8 @@ pub(crate) fn std(stream: UnixStream, bytes: usize) -> Result<Connection<UnixStr
 impl<R: Read, W: Write> Connection<R, W> {
     fn new(reader: R, writer: W, bytes: usize) -> Connection<R, W> {
         Connection {
-            reader: BufReader::with_capacity(BUFFER_BYTES, reader),
-            writer: BufWriter::with_capacity(BUFFER_BYTES, writer),
+            reader: BufReader::with_capacity(BATCH_BYTES, reader),
+            writer: BufWriter::with_capacity(BATCH_BYTES, writer),
             template: vec![0; bytes],
             payload: vec![0; bytes],
             received: Vec::new(),

@@ -111,6 +111,9 @@ impl Contender {
     }
 }
 
+/// How much is collected for one write, in bytes, by those who can.
+pub(crate) const BATCH_BYTES: usize = 64 * 1024;
+
 /// What the first byte of a payload says, or the kind of a message of ours.
 pub(crate) const KEEP: u8 = 0;
 pub(crate) const SEND_BACK: u8 = 1;

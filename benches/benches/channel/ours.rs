@@ -3,9 +3,10 @@
 use std::hint::black_box;
 use std::os::fd::OwnedFd;
 
-use ipc_core::{Channel, Message, RecvError, TrySendError};
+use ipc_core::frame::HEADER_BYTES;
+use ipc_core::{Channel, Message, RecvError};
 
-use crate::contender::{self, Result, SEND_BACK, request};
+use crate::contender::{self, BATCH_BYTES, Result, SEND_BACK, request};
 
 pub(crate) struct Connection {
     channel: Channel,
@@ -42,17 +43,12 @@ impl contender::Connection for Connection {
     }
 
     fn one_way(&mut self, messages: u64) -> Result<()> {
+        let batch = BATCH_BYTES.div_ceil(HEADER_BYTES + self.template.len()) as u64;
         for index in 0..messages {
-            let mut message = Message::new(request(index, messages), self.template.clone());
-            loop {
-                match self.channel.queue(message) {
-                    Ok(()) => break,
-                    Err(TrySendError::Full(refused)) => {
-                        self.channel.flush_deadline(None)?;
-                        message = refused;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+            let message = Message::new(request(index, messages), self.template.clone());
+            self.channel.queue(message)?;
+            if (index + 1).is_multiple_of(batch) {
+                self.channel.flush_deadline(None)?;
             }
         }
         self.channel.flush_deadline(None)?;

@@ -10,10 +10,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::{read, retry_on_intr, write};
 
-use crate::contender::{self, Result, SEND_BACK, request};
-
-/// How much is collected for one write, in bytes.
-const BATCH_BYTES: usize = 64 * 1024;
+use crate::contender::{self, BATCH_BYTES, Result, SEND_BACK, request};
 
 /// How much is read at once, in bytes: what a socket holds by default.
 const BUFFER_BYTES: usize = 208 * 1024;

@@ -1,21 +1,25 @@
-use super::{HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX, ProtocolError};
+use super::long::LongFrame;
+use super::{HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX, ProtocolError, Room};
 
 /// How much is read at once, in bytes; also what an idle decoder keeps allocated. A packet must
 /// be read at once.
-const BUFFER_BYTES: usize = PACKET_BYTES_MAX;
+pub(super) const BUFFER_BYTES: usize = PACKET_BYTES_MAX;
 
 /// From this length on, in bytes, the rest of an incomplete body is read to where it stays.
 const DIRECT_BYTES: usize = 16 * 1024;
 
 /// Cuts a stream of bytes into frames.
 ///
-/// Bytes are written into [`spare`](Self::spare) and reported to [`received`](Self::received);
-/// then [`next_frame`](Self::next_frame) is called until it has no more to give. However the
+/// Bytes are written into [`spare`](Self::spare), or with one copy less into
+/// [`room`](Self::room), and reported to [`received`](Self::received); then
+/// [`next_frame`](Self::next_frame) is called until it has no more to give. However the
 /// bytes are split over the calls, the same frames come out.
 ///
-/// Short frames pass through a buffer of 64 KiB, so that many of them take one read. A long
-/// payload gets memory of its own, which at most doubles with what has arrived and which leaves
-/// with the frame: a decoder between two frames holds the 64 KiB and no more.
+/// Short frames pass through a buffer of 64 KiB, so that many of them take one read. A long body
+/// gets memory of its own, which at most doubles with what has arrived and which leaves with the
+/// frame. Behind a long frame another is expected, and [`room`](Self::room) has a place for its
+/// body already, which is as long as that of the one before; [`relax`](Self::relax) gives it up,
+/// and then a decoder between two frames holds the 64 KiB and no more.
 ///
 /// # Examples
 ///
@@ -40,13 +44,19 @@ const DIRECT_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
-    /// Empty or `BUFFER_BYTES` long. Received and not yet given out: `start..end`.
+    /// Empty, `BUFFER_BYTES` long, or longer until its bytes are given out. Received and not yet
+    /// given out: `start..end`.
     buffer: Vec<u8>,
     /// `0 <= start <= end <= buffer.len()`
     start: usize,
     end: usize,
     /// A long frame that is being received; then `start == end`.
     long: Option<LongFrame>,
+    /// The length of the last frame's body if it was a long one, or else 0.
+    expected_bytes: usize,
+    /// Room for the body of the next frame, which was given out as such; then `start == end`, and
+    /// there is no `long`. Its header goes to the start of the buffer.
+    ahead: Option<Vec<u8>>,
     failed: Option<ProtocolError>,
 }
 
@@ -70,20 +80,20 @@ pub enum Pending {
     Body(Header),
 }
 
-#[derive(Debug)]
-struct LongFrame {
-    header: Header,
-    /// As long as the bytes that arrived, plus room for some that follow.
-    body: Vec<u8>,
-    /// `filled <= body.len() <= header.body_bytes`
-    filled: usize,
-}
-
 impl Decoder {
     /// A decoder at the start of a stream. It allocates nothing before the first byte is due.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, buffer: Vec::new(), start: 0, end: 0, long: None, failed: None }
+        Self {
+            limits,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            long: None,
+            expected_bytes: 0,
+            ahead: None,
+            failed: None,
+        }
     }
 
     /// Where to put the next bytes of the stream.
@@ -91,34 +101,54 @@ impl Decoder {
     /// It is never empty once [`next_frame`](Self::next_frame) has answered `None`. Before that it
     /// may be: complete frames that wait are not moved out of the way.
     pub fn spare(&mut self) -> &mut [u8] {
-        if let Some(long) = &mut self.long {
-            return long.spare();
+        self.relax();
+        match self.long {
+            Some(ref mut long) => long.spare(),
+            None => self.spare_of_buffer(),
         }
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; BUFFER_BYTES];
-        }
-        // What is left of the last read is less than one short frame, so it is moved only once.
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        &mut self.buffer[self.end..]
     }
 
-    /// Takes note that the first `bytes` of [`spare`](Self::spare) have been filled.
+    /// Where to put the next bytes of the stream, with one copy less of long bodies than
+    /// [`spare`](Self::spare), and without filling memory with zeros first.
+    ///
+    /// With a tail there is room for [`PACKET_BYTES_MAX`] bytes between two frames, so that no
+    /// packet is cut. Without one, a read of frames of equal length ends with the frame, and the
+    /// next one goes where it stays, too.
+    pub fn room(&mut self, has_tail: bool) -> Room<'_> {
+        if let Some(ref mut long) = self.long {
+            long.reserve(self.expected_bytes);
+            return Room { head: &mut [], body: Some(&mut long.body), tail: &mut [] };
+        }
+        self.spare_of_buffer();
+        if self.end > 0 || self.expected_bytes == 0 {
+            return Room { head: &mut self.buffer[self.end..], body: None, tail: &mut [] };
+        }
+        let (head, tail) = self.buffer.split_at_mut(HEADER_BYTES);
+        let body = self.ahead.get_or_insert_with(|| Vec::with_capacity(self.expected_bytes));
+        Room { head, body: Some(body), tail: if has_tail { tail } else { &mut [] } }
+    }
+
+    /// Takes note that the first `bytes` of [`spare`](Self::spare) or [`room`](Self::room),
+    /// whichever was called last, have been filled.
     ///
     /// # Panics
     ///
     /// When there was not so much room.
     pub fn received(&mut self, bytes: usize) {
         if let Some(long) = &mut self.long {
-            assert!(bytes <= long.body.len() - long.filled, "more bytes than there was room for");
             long.filled += bytes;
+            assert!(long.filled <= long.body.len(), "more bytes than there was room for");
+        } else if let Some(body) = self.ahead.take_if(|_| bytes > 0) {
+            self.received_ahead(bytes, body);
         } else {
             assert!(bytes <= self.buffer.len() - self.end, "more bytes than there was room for");
             self.end += bytes;
         }
+    }
+
+    /// Gives up memory that is held for what comes next, when that may take a while.
+    pub fn relax(&mut self) {
+        self.ahead = None;
     }
 
     /// The next complete frame, or `None` when more bytes are needed for it.
@@ -152,16 +182,21 @@ impl Decoder {
 
     /// Whether what waits is one frame, whole, and nothing else.
     pub(crate) fn holds_one_frame(&self) -> bool {
+        if let Some(long) = &self.long {
+            return long.is_complete();
+        }
         let rest = &self.buffer[self.start..self.end];
         let header = rest.first_chunk().map(|bytes| Header::decode(*bytes));
         let Some(Ok(header)) = header else { return false };
-        self.long.is_none() && rest.len() - HEADER_BYTES == header.body_bytes as usize
+        rest.len() - HEADER_BYTES == header.body_bytes as usize
     }
 
     /// Bytes of memory that the decoder holds.
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.buffer.capacity() + self.long.as_ref().map_or(0, |long| long.body.capacity())
+        let long = self.long.as_ref().map(|long| &long.body);
+        let bodies = long.into_iter().chain(&self.ahead).map(Vec::capacity);
+        self.buffer.capacity() + bodies.sum::<usize>()
     }
 
     pub(crate) fn set_limits(&mut self, limits: Limits) {
@@ -177,7 +212,7 @@ impl Decoder {
     fn cut_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.long.is_some() {
             let complete = self.long.take_if(|long| long.is_complete());
-            return Ok(complete.map(|long| Frame { header: long.header, body: long.body }));
+            return Ok(complete.map(|long| self.frame(long.header, long.body)));
         }
         let Some((&bytes, rest)) = self.buffer[self.start..self.end].split_first_chunk() else {
             return Ok(None);
@@ -188,42 +223,69 @@ impl Decoder {
         if let Some(body) = rest.get(..length) {
             let body = body.to_vec();
             self.start += HEADER_BYTES + length;
-            return Ok(Some(Frame { header, body }));
+            return Ok(Some(self.frame(header, body)));
         }
         if length >= DIRECT_BYTES {
             self.long = Some(LongFrame::new(header, rest));
             self.start = self.end;
+            if self.buffer.len() > BUFFER_BYTES {
+                self.buffer = Vec::new();
+                (self.start, self.end) = (0, 0);
+            }
         }
         Ok(None)
     }
-}
 
-impl LongFrame {
-    fn new(header: Header, received: &[u8]) -> Self {
-        let mut long = Self { header, body: Vec::new(), filled: received.len() };
-        long.body.reserve_exact(long.room());
-        long.body.extend_from_slice(received);
-        long
+    fn frame(&mut self, header: Header, body: Vec<u8>) -> Frame {
+        self.expected_bytes = if body.len() >= DIRECT_BYTES { body.len() } else { 0 };
+        Frame { header, body }
     }
 
-    fn spare(&mut self) -> &mut [u8] {
-        if self.filled == self.body.len() {
-            let room = self.room();
-            self.body.reserve_exact(room - self.filled);
-            self.body.resize(room, 0);
+    fn spare_of_buffer(&mut self) -> &mut [u8] {
+        let rest = self.start..self.end;
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() == BUFFER_BYTES && rest.start > 0 {
+            // What is left of the last read is less than one short frame: it is moved only once.
+            self.buffer.copy_within(rest, 0);
+        } else if self.buffer.len() != BUFFER_BYTES && rest.len() < BUFFER_BYTES {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            buffer[..rest.len()].copy_from_slice(&self.buffer[rest]);
+            self.buffer = buffer;
         }
-        &mut self.body[self.filled..]
+        &mut self.buffer[self.end..]
     }
 
-    /// Memory for what has arrived and as much again, but no more than the frame needs: a peer
-    /// that only announces a long frame gets nothing for it.
-    fn room(&self) -> usize {
-        let twice = self.filled + self.filled.max(BUFFER_BYTES);
-        twice.min(self.header.body_bytes as usize)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.filled == self.header.body_bytes as usize
+    /// Sorts out what was received to the places for a header, a long body, and more.
+    fn received_ahead(&mut self, bytes: usize, mut body: Vec<u8>) {
+        let head_bytes = bytes.min(HEADER_BYTES);
+        let behind_bytes = bytes.checked_sub(head_bytes + body.len()).filter(|behind| {
+            *behind == 0 || body.len() == body.capacity() && bytes - body.len() <= BUFFER_BYTES
+        });
+        let behind_bytes = behind_bytes.expect("as many bytes as there was room for, in order");
+        self.end = head_bytes + behind_bytes;
+        let (head, behind) = self.buffer[..self.end].split_at(head_bytes);
+        let header = head.first_chunk().and_then(|bytes| Header::decode(*bytes).ok());
+        let is_as_expected = |header: &Header| {
+            let bytes = header.body_bytes as usize;
+            let is_long = bytes >= DIRECT_BYTES && bytes >= body.len() + behind.len();
+            is_long && header.check(&self.limits).is_ok()
+        };
+        if let Some(header) = header.filter(is_as_expected) {
+            body.reserve_exact(behind.len());
+            body.extend_from_slice(behind);
+            // It may be shorter than expected: no byte of the next frame may get in there.
+            body.shrink_to(header.body_bytes as usize);
+            self.long = Some(LongFrame { header, filled: body.len(), body });
+            self.end = 0;
+        } else if !body.is_empty() {
+            // Something else came, so all of it goes the way of short frames, in one piece.
+            self.end = bytes;
+            let mut buffer = Vec::with_capacity(bytes.max(BUFFER_BYTES));
+            [head, &body, behind].iter().for_each(|part| buffer.extend_from_slice(part));
+            buffer.resize(buffer.capacity(), 0);
+            self.buffer = buffer;
+        }
     }
 }
 
@@ -245,11 +307,33 @@ mod tests {
             .collect()
     }
 
+    /// Puts bytes where the next ones belong, says how many found room.
+    type Put = fn(&mut Decoder, &[u8]) -> usize;
+
+    const PUTS: [Put; 4] = [
+        |decoder, bytes| {
+            let spare = decoder.spare();
+            let length = spare.len().min(bytes.len());
+            spare[..length].copy_from_slice(&bytes[..length]);
+            length
+        },
+        |decoder, bytes| decoder.room(false).put(bytes),
+        |decoder, bytes| decoder.room(true).put(bytes),
+        |decoder, bytes| {
+            decoder.room(true);
+            if bytes.len() > 1_000 {
+                decoder.spare();
+            }
+            decoder.room(bytes.len() % 2 == 0).put(bytes)
+        },
+    ];
+
     /// Feeds the stream in parts of at most `sizes` bytes, taken in turn.
     fn decode(
         decoder: &mut Decoder,
         mut stream: &[u8],
         sizes: &[usize],
+        put: Put,
     ) -> Result<Vec<(u8, Vec<u8>)>, ProtocolError> {
         let mut frames = Vec::new();
         for size in sizes.iter().cycle() {
@@ -259,10 +343,8 @@ mod tests {
             if stream.is_empty() {
                 break;
             }
-            let spare = decoder.spare();
-            assert!(!spare.is_empty());
-            let length = spare.len().min(stream.len()).min(*size);
-            spare[..length].copy_from_slice(&stream[..length]);
+            let length = put(decoder, &stream[..stream.len().min(*size)]);
+            assert!(length > 0, "there is room");
             decoder.received(length);
             stream = &stream[length..];
         }
@@ -294,10 +376,14 @@ mod tests {
             frames in frames(),
             sizes in vec(prop_oneof![1..20_usize, 1..200_000_usize], 1..8),
         ) {
-            let mut decoder = Decoder::new(Limits::default());
-            prop_assert_eq!(decode(&mut decoder, &encode(&frames), &sizes), Ok(frames));
-            prop_assert_eq!(decoder.pending(), Pending::Nothing);
-            prop_assert!(decoder.allocated_bytes() <= BUFFER_BYTES, "long frames leave nothing");
+            for put in PUTS {
+                let mut decoder = Decoder::new(Limits::default());
+                let decoded = decode(&mut decoder, &encode(&frames), &sizes, put);
+                prop_assert!(decoded.as_ref() == Ok(&frames));
+                prop_assert_eq!(decoder.pending(), Pending::Nothing);
+                decoder.spare();
+                prop_assert!(decoder.allocated_bytes() <= BUFFER_BYTES, "long frames stay");
+            }
         }
 
         #[test]
@@ -306,10 +392,73 @@ mod tests {
             let header = Header { kind: 0, handles: 0, body_bytes: announced };
             let mut stream = header.encode().to_vec();
             stream.resize(HEADER_BYTES + arrived.min(announced as usize), 0);
-            let mut decoder = Decoder::new(limits);
-            decode(&mut decoder, &stream, &[30_000]).expect("the header is well formed");
-            decoder.spare();
-            prop_assert!(decoder.allocated_bytes() <= 2 * (arrived + BUFFER_BYTES));
+            for put in PUTS {
+                let mut decoder = Decoder::new(limits);
+                decode(&mut decoder, &stream, &[30_000], put).expect("the header is well formed");
+                put(&mut decoder, &[]);
+                prop_assert!(decoder.allocated_bytes() <= 2 * (arrived + BUFFER_BYTES));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_body_behind_another_is_read_to_where_it_stays() {
+        let frames = vec![(1, vec![1; 20_000]), (2, vec![2; 20_000]), (3, vec![3; 30_000])];
+        let mut decoder = Decoder::new(Limits::default());
+        let mut stream = encode(&frames).into_iter();
+        let mut next = |bytes| stream.by_ref().take(bytes).collect::<Vec<_>>();
+        let frame = |decoder: &mut Decoder| decoder.next_frame().expect("well formed");
+        let put = |decoder: &mut Decoder, bytes: &[u8]| {
+            let put = decoder.room(false).put(bytes);
+            decoder.received(put);
+            put
+        };
+        put(&mut decoder, &next(20_008));
+        assert_eq!(frame(&mut decoder).expect("whole").body, vec![1; 20_000]);
+        let room = decoder.room(false);
+        let (head, body) = (room.head.len(), room.body.expect("a long one is expected"));
+        assert_eq!((head, body.capacity(), room.tail.len()), (HEADER_BYTES, 20_000, 0));
+        let place = body.as_ptr();
+        assert_eq!(put(&mut decoder, &next(20_008)), 20_008);
+        assert_eq!(frame(&mut decoder).expect("whole").body.as_ptr(), place, "no copy is made");
+        // The next is longer, and what is missing goes behind what is there.
+        assert_eq!(put(&mut decoder, &next(20_008)), 20_008);
+        assert_eq!(frame(&mut decoder), None);
+        assert_eq!(put(&mut decoder, &next(10_000)), 10_000);
+        assert_eq!(frame(&mut decoder).expect("whole").body, vec![3; 30_000]);
+    }
+
+    #[test]
+    fn f34_what_was_expected_is_given_up_or_used() {
+        let frames = [(1, vec![1; 500_000]), (2, vec![2; 20_000]), (3, vec![3; 10])];
+        let mut stream = encode(&frames).into_iter();
+        let mut decoder = Decoder::new(Limits::default());
+        let first: Vec<u8> = stream.by_ref().take(HEADER_BYTES + 500_000).collect();
+        decode(&mut decoder, &first, &[usize::MAX], PUTS[1]).expect("well formed");
+        decoder.room(false);
+        assert_eq!(decoder.allocated_bytes(), BUFFER_BYTES + 500_000);
+        decoder.relax();
+        assert_eq!(decoder.allocated_bytes(), BUFFER_BYTES);
+        let rest: Vec<u8> = stream.collect();
+        let put = decoder.room(false).put(&rest[..10_000]);
+        decoder.received(put);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert_eq!(decoder.allocated_bytes(), BUFFER_BYTES + 20_000, "no more than it needs");
+        let frames = decode(&mut decoder, &rest[put..], &[usize::MAX], PUTS[1]);
+        assert_eq!(frames.expect("well formed").len(), 2);
+    }
+
+    #[test]
+    fn a_packet_finds_room_whatever_came_before() {
+        for last in [0, DIRECT_BYTES, BUFFER_BYTES, 300_000] {
+            let mut decoder = Decoder::new(Limits::default());
+            let stream = encode(&[(1, vec![1; last])]);
+            decode(&mut decoder, &stream, &[usize::MAX], PUTS[2]).expect("well formed");
+            let packet = encode(&[(2, vec![2; PACKET_BYTES_MAX - HEADER_BYTES])]);
+            assert_eq!(decoder.room(true).put(&packet), packet.len(), "after {last} bytes");
+            decoder.received(packet.len());
+            assert!(decoder.holds_one_frame());
+            assert!(decoder.next_frame().expect("well formed").is_some());
         }
     }
 
@@ -351,7 +500,7 @@ mod tests {
         let header = Header { kind: 9, handles: 0, body_bytes: 5 };
         for cut in 0..=stream.len() {
             let mut decoder = Decoder::new(Limits::default());
-            decode(&mut decoder, &stream[..cut], &[1]).expect("well formed");
+            decode(&mut decoder, &stream[..cut], &[1], PUTS[0]).expect("well formed");
             let pending = match cut {
                 0 | 13 => Pending::Nothing,
                 1..8 => Pending::Header,

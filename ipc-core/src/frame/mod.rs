@@ -18,10 +18,13 @@
 mod decoder;
 mod error;
 mod limits;
+mod long;
+mod room;
 
 pub use decoder::{Decoder, Frame, Pending};
 pub use error::ProtocolError;
 pub use limits::Limits;
+pub use room::Room;
 
 /// Length of a frame's header, in bytes.
 pub const HEADER_BYTES: usize = 8;

@@ -7,8 +7,9 @@
 //!   `from_fd(OwnedFd) -> io::Result<Socket>`, `into_fd(self) -> OwnedFd`, `AsFd`;
 //! * `is_of_packets()`: whether each write arrives as one read, apart from all others;
 //! * `check_handles(count) -> io::Result<()>`: an error that says why it can't carry so many;
-//! * `send(slices, handles) -> io::Result<Sent>` and `recv(bytes, handles) -> Result<Received, _>`,
-//!   which never block, whatever the mode of the descriptor;
+//! * `send(slices, handles, wait) -> io::Result<Sent>` and `recv(room, handles, wait) ->
+//!   io::Result<Received>`, which with `Wait::Never` do not block, whatever the mode of the
+//!   descriptor, and with `Wait::MayBlock` may, or may return early;
 //! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may
 //!   return early, and leave the clock to their caller;
 //! * `shutdown()`, after which both sides find the stream closed.
@@ -18,6 +19,14 @@ mod unix;
 
 #[cfg(unix)]
 pub(crate) use unix::Socket;
+
+/// Whether a call may wait for the peer, for as long as that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// It saves a system call; but what the call answers may still be that it must wait.
+    MayBlock,
+    Never,
+}
 
 /// What came of an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use handle_passing::{Handle, RecvError, SendError};
+use handle_passing::{Handle, RecvBuffer, RecvError, SendError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -12,8 +12,9 @@ use nix::sys::socket::{
     getsockopt, socketpair, sockopt,
 };
 
-use super::{Received, Sent};
+use super::{Received, Sent, Wait};
 use crate::ProtocolError;
+use crate::frame::Room;
 
 /// Most slices in one write. Linux would take 1024, but the bytes of so many do not fit in a
 /// socket's buffer anyway.
@@ -76,15 +77,17 @@ impl Socket {
         &self,
         slices: impl Iterator<Item = &'a [u8]>,
         handles: impl Iterator<Item = &'a Handle>,
+        wait: Wait,
     ) -> io::Result<Sent> {
         let mut vectors = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (vector, slice) in vectors.iter_mut().zip(slices) {
-            *vector = IoSlice::new(slice);
-            count += 1;
-        }
+        let slices = slices.filter(|slice| !slice.is_empty());
+        let count = vectors.iter_mut().zip(slices).map(|(v, s)| *v = IoSlice::new(s)).count();
         let handles: Vec<BorrowedFd<'_>> = handles.map(AsFd::as_fd).collect();
-        match handle_passing::try_send_vectored(&self.socket, &vectors[..count], &handles) {
+        let send = match wait {
+            Wait::MayBlock => handle_passing::send_vectored,
+            Wait::Never => handle_passing::try_send_vectored,
+        };
+        match send(self.as_fd(), &vectors[..count], &handles) {
             Ok(bytes) => Ok(Sent::Bytes(bytes)),
             Err(SendError::WouldBlock) => Ok(Sent::Full),
             Err(SendError::TooManyInFlight) => Ok(Sent::Throttled),
@@ -94,10 +97,23 @@ impl Socket {
 
     pub(crate) fn recv(
         &self,
-        bytes: &mut [u8],
+        room: Room<'_>,
         handles: &mut Vec<OwnedFd>,
+        wait: Wait,
     ) -> io::Result<Received> {
-        match handle_passing::try_recv(&self.socket, bytes, handles) {
+        let recv = match wait {
+            Wait::MayBlock => handle_passing::recv_vectored,
+            Wait::Never => handle_passing::try_recv_vectored,
+        };
+        let head = RecvBuffer::Slice(room.head);
+        let received = match room.body {
+            None => recv(self.as_fd(), &mut [head], handles),
+            Some(body) => {
+                let parts = [head, RecvBuffer::Spare(body), RecvBuffer::Slice(room.tail)];
+                recv(self.as_fd(), &mut { parts }, handles)
+            }
+        };
+        match received {
             Ok(0) => Ok(Received::Closed),
             Ok(count) => Ok(Received::Bytes(count)),
             Err(RecvError::WouldBlock) => Ok(Received::Nothing),

@@ -6,18 +6,37 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_core::frame::Header;
 use ipc_core::{Channel, Message, RecvError};
 
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A deadline that only a test that hangs gets to see.
 pub(crate) fn soon() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_secs(30))
+    Some(Instant::now() + TIMEOUT)
 }
 
 pub(crate) fn in_ms(ms: u64) -> Option<Instant> {
     Some(Instant::now() + Duration::from_millis(ms))
+}
+
+/// Calls something that may block for ever.
+pub(crate) fn in_thread<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> mpsc::Receiver<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(call()));
+    receiver
+}
+
+/// What the call in another thread gave.
+#[track_caller]
+pub(crate) fn in_time<T>(result: &mpsc::Receiver<T>) -> T {
+    result.recv_timeout(TIMEOUT).expect("it comes to an end")
 }
 
 /// A channel, and the other end for a test that speaks the protocol itself, or breaks it.
