@@ -3,6 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
 /// How long a call may still wait; `None` is for ever.
 ///
 /// # Errors
@@ -10,7 +14,7 @@ use std::time::{Duration, Instant};
 /// `TimedOut` when the deadline has passed.
 pub(crate) fn time_left(deadline: Option<Instant>) -> io::Result<Option<Duration>> {
     let Some(deadline) = deadline else { return Ok(None) };
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(now());
     if left.is_zero() {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "the deadline has passed"));
     }

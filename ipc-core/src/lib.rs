@@ -86,6 +86,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! ## Many channels
+//!
+//! A [`ChannelSet`] is such a loop, for any number of channels: [`wait`](ChannelSet::wait) answers
+//! with the next message of any of them, in fair turns, and sends what their sockets did not take
+//! at once.
+//!
 //! ## In threads
 //!
 //! [`Channel::into_split`] makes a [`Sender`] and a [`Receiver`], so that one thread waits for
@@ -108,7 +114,7 @@
 //! A channel does not reconnect, authenticate, compress or serialize, and it does not say how old
 //! a partial message may get ([`Channel::is_mid_message`] is what to build that on). Fairness
 //! between channels is the event loop's: a peer that sends valid messages without end is always
-//! readable, so take a bounded number of messages in a turn.
+//! readable, so take a bounded number of messages in a turn. [`ChannelSet`] does both.
 #![forbid(unsafe_code)]
 
 pub mod frame;
@@ -121,6 +127,7 @@ mod message;
 mod outbox;
 mod receiver;
 mod sender;
+mod set;
 mod sys;
 
 pub use channel::Channel;
@@ -131,3 +138,4 @@ pub use message::{Attachment, Handles, Message, TakeHandleError};
 pub use outbox::{Outbox, PushError};
 pub use receiver::Receiver;
 pub use sender::Sender;
+pub use set::{ChannelId, ChannelSet, InsertError, SetEvent, SetWaker};

@@ -100,8 +100,8 @@ impl Sender {
     /// Whether the last attempt to send stopped because this user has as many descriptors in
     /// flight, in all its processes together, as `RLIMIT_NOFILE` lets a process have open.
     ///
-    /// The socket may be writable all the while, so that no readiness event comes: try again
-    /// after a few milliseconds.
+    /// The socket may be writable all the while, so that no readiness event comes; or, on Linux,
+    /// one comes after each attempt. Heed none, and try again after a few milliseconds.
     #[must_use]
     pub fn is_throttled(&self) -> bool {
         self.is_throttled

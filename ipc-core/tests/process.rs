@@ -7,13 +7,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::Command;
 use std::time::Duration;
 
 use ipc_core::{Channel, Message, ProtocolError, RecvError, SendError, TrySendError};
 use util::{
-    descriptor_count, expect_closed, handle, handles, in_ms, inode, inodes, recv, role_channel,
-    soon, spawn, this_binary, wait,
+    descriptor_count, expect_closed, handle, handles, in_ms, inode, inodes, limited, recv,
+    role_channel, soon, spawn, this_binary, wait,
 };
 
 const SIGKILL: i32 = 9;
@@ -157,12 +156,4 @@ fn role_few_in_flight() {
     assert!(!a.is_throttled() && !a.has_unsent());
     reader.join().expect("no panic");
     channel.try_send(Message::new(0, "as expected")).expect("room");
-}
-
-/// The command, in a process that may have so many descriptors open.
-fn limited(command: Command, descriptors: u32) -> Command {
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
-    shell.arg(command.get_program());
-    shell
 }

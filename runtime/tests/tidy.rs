@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "ipc-core/src/frame",
     "ipc-core/src/inbox",
     "ipc-core/src/outbox",
+    "ipc-core/src/set/",
     "runtime/src/machine",
     "runtime/src/sim",
 ];

@@ -127,3 +127,11 @@ pub(crate) fn role_channel() -> Option<Channel> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("a duplicate");
     Some(Channel::from_fd(stdin).expect("the other end of a pair"))
 }
+
+/// The command, in a process that may have so many descriptors open.
+pub(crate) fn limited(command: Command, descriptors: u32) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program());
+    shell
+}
