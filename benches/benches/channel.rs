@@ -67,7 +67,7 @@ fn main() -> Result<()> {
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
     let pinned = Pinned::new()?;
-    let mut report = Report::new("message", "bytes", ["wall"]);
+    let mut report = Report::new("message", "bytes", ["wall"], "raw");
     for subject in [Subject::RoundTrip, Subject::Throughput] {
         for bytes in SIZES {
             bench(&mut criterion, &mut report, &pinned, subject, bytes);

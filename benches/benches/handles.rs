@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     let pinned = Pinned::new()?;
-    let mut report = Report::new("message", "handles", ["wall"]);
+    let mut report = Report::new("message", "handles", ["wall"], "raw");
     for count in COUNTS {
         bench(&mut criterion, &mut report, &pinned, count);
     }

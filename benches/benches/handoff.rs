@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .measurement_time(Duration::from_secs(4))
         .configure_from_args();
     let pinned = env::var_os(UNPINNED).is_none().then(Pinned::new).transpose()?;
-    let mut report = Report::new("connection", "workers", ["wall", "CPU"]);
+    let mut report = Report::new("connection", "workers", ["wall", "CPU"], "raw");
     for task in [Task::Stamp, Task::Close] {
         bench(&mut criterion, &mut report, task);
     }

@@ -15,6 +15,13 @@ impl Peer {
         let stdin = socket.map_or_else(Stdio::null, Stdio::from);
         Command::new(env::current_exe()?).args(args).stdin(stdin).spawn().map(Peer)
     }
+
+    /// Waits until it has ended by itself.
+    #[allow(dead_code, reason = "not all peers have something to do at their end")]
+    pub(crate) fn wait(&mut self) {
+        // It can only fail if it has been waited for before.
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Peer {

@@ -11,6 +11,8 @@ pub(crate) struct Report<const N: usize> {
     /// What the middle one of a row's names is about.
     parameter: &'static str,
     columns: [&'static str; N],
+    /// Beside whom.
+    other: &'static str,
     rows: Vec<Row<N>>,
 }
 
@@ -33,8 +35,9 @@ impl<const N: usize> Report<N> {
         per: &'static str,
         parameter: &'static str,
         columns: [&'static str; N],
+        other: &'static str,
     ) -> Report<N> {
-        Report { per, parameter, columns, rows: Vec::new() }
+        Report { per, parameter, columns, other, rows: Vec::new() }
     }
 
     /// Adds a sample to the row of these names.
@@ -52,11 +55,11 @@ impl<const N: usize> fmt::Display for Report<N> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let Report { per, parameter, .. } = self;
-        writeln!(f, "\nper {per}, beside raw at the same time (ratio: median, quartiles)\n")?;
+        let Report { per, parameter, other, .. } = self;
+        writeln!(f, "\nper {per}, beside {other} at the same time (ratio: median, quartiles)\n")?;
         write!(f, "| bench | {parameter} | contender |")?;
         for column in self.columns {
-            write!(f, " {column} | raw | ratio |")?;
+            write!(f, " {column} | {other} | ratio |")?;
         }
         writeln!(f, "\n|---|---|---|{}", "---|---|---|".repeat(N))?;
         for Row { names: [subject, parameter, contender], samples } in &self.rows {
@@ -84,5 +87,9 @@ fn quartiles(values: impl Iterator<Item = f64>) -> [f64; 3] {
 }
 
 fn duration(ns: f64) -> String {
-    if ns < 1000.0 { format!("{ns:.0} ns") } else { format!("{:.1} µs", ns / 1e3) }
+    match ns {
+        ..1e3 => format!("{ns:.0} ns"),
+        ..1e7 => format!("{:.1} µs", ns / 1e3),
+        _ => format!("{:.1} ms", ns / 1e6),
+    }
 }
