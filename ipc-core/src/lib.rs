@@ -103,6 +103,11 @@
 //! [`queue`](Channel::queue) them and [`flush`](Channel::flush) once: they leave in one write, and
 //! the other side gets them from one read.
 //!
+//! ## Values instead of bytes
+//!
+//! With the feature `typed`, `Typed<Request, Answer>` makes a channel of anything that
+//! [serde](https://serde.rs) can write and read, in postcard's format, with handles beside it.
+//!
 //! ## Without the socket
 //!
 //! [`Outbox`] and [`Inbox`] are what a channel consists of, without the I/O and generic over the
@@ -129,6 +134,8 @@ mod receiver;
 mod sender;
 mod set;
 mod sys;
+#[cfg(feature = "typed")]
+mod typed;
 
 pub use channel::Channel;
 pub use error::{RecvError, SendError, TryRecvError, TrySendError};
@@ -139,3 +146,5 @@ pub use outbox::{Outbox, PushError};
 pub use receiver::Receiver;
 pub use sender::Sender;
 pub use set::{ChannelId, ChannelSet, InsertError, SetEvent, SetWaker};
+#[cfg(feature = "typed")]
+pub use typed::{CodecError, Typed, TypedRecvError, TypedSendError};

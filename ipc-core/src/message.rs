@@ -61,15 +61,7 @@ impl Message {
     /// When there is no handle at that place, or it is something else, whatever its sender has
     /// claimed: then it stays where it is.
     pub fn take_handle<T: FromHandle>(&mut self, index: usize) -> Result<T, TakeHandleError> {
-        let places = self.handles.0.len();
-        let Some(handle) = self.handles.take(index) else {
-            return Err(TakeHandleError::Missing { index, places });
-        };
-        handle.into_type().map_err(|error| {
-            let (handle, error) = FromHandleError::into_parts(error);
-            self.handles.0[index] = Some(handle);
-            TakeHandleError::Wrong(error.at(index))
-        })
+        self.handles.take_as(index)
     }
 }
 
@@ -97,7 +89,7 @@ impl<H> Handles<H> {
     }
 
     /// Takes the handle at a place, from 0; the others keep theirs. Nothing is checked, see
-    /// [`Message::take_handle`].
+    /// [`take_as`](Handles::take_as).
     pub fn take(&mut self, index: usize) -> Option<H> {
         self.0.get_mut(index)?.take()
     }
@@ -110,6 +102,25 @@ impl<H> Handles<H> {
     /// Those that nobody has taken, in order.
     pub fn iter(&self) -> impl Iterator<Item = &H> {
         self.0.iter().flatten()
+    }
+}
+
+impl Handles {
+    /// Takes the handle at a place, checked, see [`Message::take_handle`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no handle at that place, or it is something else: then it stays.
+    pub fn take_as<T: FromHandle>(&mut self, index: usize) -> Result<T, TakeHandleError> {
+        let places = self.0.len();
+        let Some(handle) = self.take(index) else {
+            return Err(TakeHandleError::Missing { index, places });
+        };
+        handle.into_type().map_err(|error| {
+            let (handle, error) = FromHandleError::into_parts(error);
+            self.0[index] = Some(handle);
+            TakeHandleError::Wrong(error.at(index))
+        })
     }
 }
 
