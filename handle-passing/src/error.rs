@@ -149,7 +149,7 @@ impl From<RecvError> for io::Error {
     }
 }
 
-/// Why received handles are not the expected ones. They are all closed.
+/// Why a handle, or several received together, are not the expected ones.
 #[derive(Debug)]
 pub enum HandleError {
     /// Fewer came than were announced.

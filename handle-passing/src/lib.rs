@@ -4,6 +4,8 @@
 //! duplicate: two processes share one open socket or file then. Sending borrows,
 //! receiving owns. Whatever a peer does, each handle that arrives is either given to the
 //! caller or closed, is close-on-exec, and no call panics or blocks beyond what the caller allows.
+//! (One thing is out of reach: closing a file of a FUSE file system waits for the process that
+//! serves it, so a peer that may mount one can make whoever closes its file wait.)
 //!
 //! # Guide
 //!

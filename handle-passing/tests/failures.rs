@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::*;
 use handle_passing::{
-    HandleError, HandleKind, RecvBuffer, RecvError, SendError, expect, fuzzing, kind, recv,
+    Handle, HandleError, HandleKind, RecvBuffer, RecvError, SendError, expect, fuzzing, kind, recv,
     recv_vectored, send, try_recv, try_recv_vectored, try_send,
 };
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -113,7 +113,8 @@ fn f22_try_calls_do_not_block_though_the_socket_would() {
         without_blocking(libc::SYS_sendmsg, || fill(&ours, dev_null().as_fd()));
         let parts = [std::io::IoSlice::new(b"x")];
         let send = || handle_passing::try_send_vectored(&ours, &parts, &[]);
-        let error = without_blocking(libc::SYS_sendmsg, send).unwrap_err();
+        // One part without handles takes the shorter way.
+        let error = without_blocking(libc::SYS_sendto, send).unwrap_err();
         assert!(matches!(error, SendError::WouldBlock), "{error}");
     }
 }
@@ -141,6 +142,61 @@ fn f22_the_other_calls_follow_the_socket() {
         theirs.set_nonblocking(true).unwrap();
         let error = receive(&theirs).unwrap_err();
         assert!(matches!(error, RecvError::WouldBlock), "{error}");
+    }
+}
+
+/// A connection whose last duplicate takes long to close, in flight to the socket that is
+/// returned with its sender and the connection's other end.
+fn lingering() -> (UnixStream, UnixStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let server = Socket::from(listener.accept().unwrap().0);
+    server.set_linger(Some(DEADLINE)).unwrap();
+    server.set_nonblocking(true).unwrap();
+    while server.send(&[0; 65536]).is_ok() {}
+    let (ours, theirs) = pair(Kind::Seqpacket);
+    send(&ours, b"x", &[server.as_fd()]).unwrap();
+    (ours, theirs, client)
+}
+
+#[test]
+fn f23_closing_what_a_peer_chose_does_not_linger() {
+    let _ledger = Ledger::open();
+    type Close = fn(&UnixStream);
+    let ways: [Close; 5] = [
+        |theirs| drop(expect(receive(theirs).unwrap().1, &[]).unwrap_err()),
+        |theirs| {
+            fuzzing::receive_credentials(theirs, true).unwrap();
+            receive(theirs).unwrap_err();
+        },
+        |theirs| drop(Handle::received(receive(theirs).unwrap().1.remove(0))),
+        |theirs| {
+            let handle = Handle::received(receive(theirs).unwrap().1.remove(0));
+            drop(handle.into_type::<UdpSocket>().unwrap_err());
+        },
+        |theirs| {
+            let handle = Handle::received(receive(theirs).unwrap().1.remove(0));
+            let clone = handle.try_clone().unwrap();
+            drop((handle, clone));
+        },
+    ];
+    for close in ways {
+        let (_ours, theirs, _client) = lingering();
+        without_blocking(libc::SYS_close, || close(&theirs));
+    }
+    // What resets the connection does not wait, and goes on doing so; what is taken is the taker's.
+    let (ours, theirs) = pair(Kind::Seqpacket);
+    for linger in [std::time::Duration::ZERO, DEADLINE] {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_linger(Some(linger)).unwrap();
+        send(&ours, b"x", &[socket.as_fd()]).unwrap();
+        let handle = Handle::received(receive(&theirs).unwrap().1.remove(0));
+        if linger.is_zero() {
+            drop(handle)
+        } else {
+            drop(handle.into_type::<TcpStream>().unwrap())
+        }
+        assert_eq!(socket.linger().unwrap(), Some(linger));
     }
 }
 
@@ -389,6 +445,7 @@ fn parts_are_sent_as_one_message() {
 
 #[test]
 fn f36_received_parts_are_filled_in_order_and_within_their_capacity() {
+    let _ledger = Ledger::open();
     let bytes: Vec<u8> = (0..200).collect();
     for sent in [1, 4, 5, 20, 50, 120, 200] {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -412,6 +469,7 @@ fn f36_received_parts_are_filled_in_order_and_within_their_capacity() {
 
 #[test]
 fn f36_an_error_leaves_a_vector_as_it_was_and_a_full_one_is_no_buffer() {
+    let _ledger = Ledger::open();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut body = Vec::with_capacity(10);
     let error = try_recv_vectored(&theirs, &mut [RecvBuffer::Spare(&mut body)], &mut Vec::new());

@@ -161,6 +161,7 @@ fn any_socket_is_one_of_socket2_and_nothing_else_is() {
 
 #[test]
 fn a_handle_lends_its_descriptor() {
+    let _ledger = Ledger::open();
     let handle = Handle::from(File::open("/dev/null").unwrap());
     let kind = handle_passing::kind(handle.as_fd()).unwrap();
     assert_eq!(kind, HandleKind::CharDevice);

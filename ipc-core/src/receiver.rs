@@ -111,7 +111,7 @@ impl Receiver {
     /// Hands what a read brought to the inbox. A packet is exactly one frame: who reads the next
     /// one may be another process.
     fn received(&mut self, bytes: usize) -> Result<(), TryRecvError> {
-        self.inbox.received(bytes, self.handles.drain(..).map(Handle::from));
+        self.inbox.received(bytes, self.handles.drain(..).map(Handle::received));
         self.is_drained = false;
         if self.socket.is_of_packets() && !self.inbox.holds_one_frame() {
             // What else is wrong with it says more.

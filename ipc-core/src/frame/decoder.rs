@@ -245,13 +245,13 @@ impl Decoder {
         let rest = self.start..self.end;
         self.end -= self.start;
         self.start = 0;
-        if self.buffer.len() == BUFFER_BYTES && rest.start > 0 {
-            // What is left of the last read is less than one short frame: it is moved only once.
-            self.buffer.copy_within(rest, 0);
-        } else if self.buffer.len() != BUFFER_BYTES && rest.len() < BUFFER_BYTES {
+        if self.buffer.len() != BUFFER_BYTES && rest.len() < BUFFER_BYTES {
             let mut buffer = vec![0; BUFFER_BYTES];
             buffer[..rest.len()].copy_from_slice(&self.buffer[rest]);
             self.buffer = buffer;
+        } else if rest.start > 0 {
+            // What is left of the last read is less than one short frame: it is moved only once.
+            self.buffer.copy_within(rest, 0);
         }
         &mut self.buffer[self.end..]
     }
@@ -474,6 +474,22 @@ mod tests {
             assert_eq!((frame.header.kind, frame.body), (kind, payload));
         }
         assert_eq!(decoder.next_frame(), Ok(None));
+    }
+
+    #[test]
+    fn room_that_is_asked_for_too_early_harms_nothing() {
+        let long = encode(&[(1, vec![1; 3 * BUFFER_BYTES])]);
+        let short: Vec<_> = (0..200).map(|kind| (kind, vec![kind; 900])).collect();
+        let mut decoder = Decoder::new(Limits::default());
+        assert_eq!(decode(&mut decoder, &long, &[usize::MAX], PUTS[1]).map(|f| f.len()), Ok(1));
+        let stream = encode(&short);
+        let count = decoder.room(false).put(&stream);
+        decoder.received(count);
+        for (kind, payload) in &short {
+            let frame = decoder.next_frame().expect("well formed").expect("complete");
+            assert_eq!((frame.header.kind, &frame.body), (*kind, payload));
+            decoder.spare();
+        }
     }
 
     #[test]

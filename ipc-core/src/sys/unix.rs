@@ -120,9 +120,12 @@ impl Socket {
             Err(RecvError::HandlesTruncated { .. }) => {
                 Ok(Received::Broken(ProtocolError::HandlesTruncated))
             }
-            Err(
-                RecvError::UnexpectedControl | RecvError::NoBytes | RecvError::MessageTruncated,
-            ) => Ok(Received::Broken(ProtocolError::UnexpectedAncillary)),
+            Err(RecvError::UnexpectedControl) => {
+                Ok(Received::Broken(ProtocolError::UnexpectedAncillary))
+            }
+            Err(RecvError::NoBytes | RecvError::MessageTruncated) => {
+                Ok(Received::Broken(ProtocolError::NotOneFrame))
+            }
             Err(error @ (RecvError::Io(_) | RecvError::NoBuffer)) => Err(error.into()),
         }
     }

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use super::Access;
+use super::{Access, Raw};
 use crate::{
     EventHandle, FromHandle, FromHandleError, Handle, HandleError, HandleKind, MemoryHandle,
     ProcessHandle,
@@ -20,19 +20,31 @@ impl AsFd for Handle {
 
 impl From<OwnedFd> for Handle {
     fn from(fd: OwnedFd) -> Self {
-        Self::from_raw(fd, HandleKind::Any)
+        Self::from_raw(fd.into(), HandleKind::Any)
+    }
+}
+
+impl Handle {
+    /// A handle that a peer has sent, announced as anything.
+    ///
+    /// Unlike one that is made [from](From) a descriptor, it does not let the peer choose how long
+    /// dropping it takes: a socket lingers no longer (`SO_LINGER`). That ends when it is taken as
+    /// another type.
+    #[must_use]
+    pub fn received(fd: OwnedFd) -> Self {
+        Self::from_raw(Raw::received(fd), HandleKind::Any)
     }
 }
 
 impl From<Handle> for OwnedFd {
     fn from(handle: Handle) -> Self {
-        handle.into_raw()
+        handle.into_raw().into()
     }
 }
 
 impl FromHandle for OwnedFd {
     fn from_handle(handle: Handle) -> Result<Self, FromHandleError> {
-        Ok(handle.into_raw())
+        Ok(handle.into())
     }
 }
 
@@ -59,13 +71,13 @@ macro_rules! sockets {
     ($($type:ty: $kind:ident,)*) => {$(
         impl From<$type> for Handle {
             fn from(socket: $type) -> Self {
-                Self::from_raw(socket.into(), HandleKind::$kind)
+                Self::from_raw(OwnedFd::from(socket).into(), HandleKind::$kind)
             }
         }
 
         impl FromHandle for $type {
             fn from_handle(handle: Handle) -> Result<Self, FromHandleError> {
-                Ok(handle.expect_kind(&[HandleKind::$kind])?.into_raw().into())
+                Ok(OwnedFd::from(handle.expect_kind(&[HandleKind::$kind])?).into())
             }
         }
     )*};
@@ -83,7 +95,7 @@ sockets! {
 /// A file may be much, so the receiver learns only that it is something to read or write.
 impl From<File> for Handle {
     fn from(file: File) -> Self {
-        Self::from_raw(file.into(), HandleKind::Any)
+        Self::from_raw(OwnedFd::from(file).into(), HandleKind::Any)
     }
 }
 
@@ -96,7 +108,7 @@ impl FromHandle for File {
             HandleKind::CharDevice,
             HandleKind::Pipe,
         ];
-        Ok(handle.expect_kind(&KINDS)?.into_raw().into())
+        Ok(OwnedFd::from(handle.expect_kind(&KINDS)?).into())
     }
 }
 
@@ -104,7 +116,7 @@ macro_rules! pipes {
     ($($type:ty: $access:expr,)*) => {$(
         impl From<$type> for Handle {
             fn from(pipe: $type) -> Self {
-                Self::from_raw(pipe.into(), HandleKind::Pipe)
+                Self::from_raw(OwnedFd::from(pipe).into(), HandleKind::Pipe)
             }
         }
 
@@ -124,7 +136,7 @@ pipes! {
 fn pipe_end(handle: Handle, needed: Access) -> Result<OwnedFd, FromHandleError> {
     let handle = handle.expect_kind(&[HandleKind::Pipe])?;
     match super::allows(handle.as_fd(), needed) {
-        Ok(true) => Ok(handle.into_raw()),
+        Ok(true) => Ok(handle.into()),
         Ok(false) => {
             let needed = match needed {
                 Access::Read => "reading",
@@ -139,7 +151,7 @@ fn pipe_end(handle: Handle, needed: Access) -> Result<OwnedFd, FromHandleError> 
 #[cfg(feature = "socket2")]
 impl From<socket2::Socket> for Handle {
     fn from(socket: socket2::Socket) -> Self {
-        Self::from_raw(socket.into(), HandleKind::Any)
+        Self::from_raw(OwnedFd::from(socket).into(), HandleKind::Any)
     }
 }
 
@@ -147,8 +159,11 @@ impl From<socket2::Socket> for Handle {
 #[cfg(feature = "socket2")]
 impl FromHandle for socket2::Socket {
     fn from_handle(handle: Handle) -> Result<Self, FromHandleError> {
+        if let Err(error) = handle.verify() {
+            return Err(FromHandleError::new(handle, error));
+        }
         match super::is_socket(handle.as_fd()) {
-            Ok(true) => Ok(handle.into_raw().into()),
+            Ok(true) => Ok(OwnedFd::from(handle).into()),
             Ok(false) => {
                 let error = io::Error::new(io::ErrorKind::InvalidData, "the handle is no socket");
                 Err(FromHandleError::new(handle, HandleError::Io(error)))
@@ -167,7 +182,7 @@ mod of_mio {
         ($($type:ty, $std:ty: $kind:ident,)*) => {$(
             impl From<$type> for Handle {
                 fn from(source: $type) -> Self {
-                    Self::from_raw(source.into(), HandleKind::$kind)
+                    Self::from_raw(OwnedFd::from(source).into(), HandleKind::$kind)
                 }
             }
 
@@ -199,7 +214,7 @@ mod of_mio {
         ($($type:ty, $std:ty;)*) => {$(
             impl From<$type> for Handle {
                 fn from(source: $type) -> Self {
-                    Self::from_raw(source.into(), HandleKind::Pipe)
+                    Self::from_raw(OwnedFd::from(source).into(), HandleKind::Pipe)
                 }
             }
 
@@ -225,6 +240,6 @@ mod of_mio {
 }
 
 /// What a handle is, by asking the system.
-pub(crate) fn actual_kind(fd: &OwnedFd) -> io::Result<HandleKind> {
+pub(crate) fn actual_kind(fd: &Raw) -> io::Result<HandleKind> {
     super::kind(fd.as_fd())
 }

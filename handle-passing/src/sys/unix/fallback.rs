@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // System calls.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
@@ -49,6 +50,17 @@ pub(super) fn is_tcp(_socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Taken for granted: macOS can't tell the protocol of a socket.
 pub(super) fn is_udp(_socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(true)
+}
+
+/// The bits of a file's mode that tell its type.
+pub(super) fn file_type(file: BorrowedFd<'_>) -> io::Result<libc::mode_t> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` has room for what the kernel writes.
+    if unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fstat has succeeded, so it has filled the structure.
+    Ok(unsafe { stat.assume_init() }.st_mode & libc::S_IFMT)
 }
 
 /// Memory has no seals here: it is told from no other file.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // System calls.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
@@ -44,6 +45,24 @@ pub(super) fn is_tcp(socket: BorrowedFd<'_>) -> io::Result<bool> {
 /// Whether a datagram socket of the Internet family is UDP, and not for pings.
 pub(super) fn is_udp(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(socket_option(socket, libc::SO_PROTOCOL)? == libc::IPPROTO_UDP)
+}
+
+/// The bits of a file's mode that tell its type. Not by `fstat`, which asks the process behind a
+/// FUSE file system, or the network: a peer could keep us waiting for the answer.
+pub(super) fn file_type(file: BorrowedFd<'_>) -> io::Result<libc::mode_t> {
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let mask = libc::STATX_TYPE;
+    // SAFETY: the path is empty and ends with 0, `stat` has room for what the kernel writes, and
+    // both outlive the call.
+    let result =
+        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, stat.as_mut_ptr()) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a statx is plain integers, for which zeros are valid where nothing was written.
+    let stat = unsafe { stat.assume_init() };
+    Ok(libc::mode_t::from(stat.stx_mode) & libc::S_IFMT)
 }
 
 /// Whether this is memory that can't change its size any more.

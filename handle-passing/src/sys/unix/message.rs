@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::Wait;
+use super::{Wait, raw};
 use crate::{HandleError, HandleKind, RecvError, SendError};
 
 /// Sends one message: `bytes`, and duplicates of `handles`.
@@ -237,6 +237,16 @@ pub fn kind(handle: impl AsFd) -> io::Result<HandleKind> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn expect(handles: Vec<OwnedFd>, kinds: &[HandleKind]) -> Result<Vec<OwnedFd>, HandleError> {
+    match check(&handles, kinds) {
+        Ok(()) => Ok(handles),
+        Err(error) => {
+            handles.into_iter().for_each(raw::close);
+            Err(error)
+        }
+    }
+}
+
+fn check(handles: &[OwnedFd], kinds: &[HandleKind]) -> Result<(), HandleError> {
     let (expected, received) = (kinds.len(), handles.len());
     if received < expected {
         return Err(HandleError::Missing { expected, received });
@@ -250,5 +260,5 @@ pub fn expect(handles: Vec<OwnedFd>, kinds: &[HandleKind]) -> Result<Vec<OwnedFd
             return Err(HandleError::WrongKind { index, expected, found });
         }
     }
-    Ok(handles)
+    Ok(())
 }

@@ -9,6 +9,7 @@
 pub(super) mod control;
 mod convert;
 pub(crate) mod message;
+mod raw;
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -24,9 +25,7 @@ use crate::{HANDLES_MAX, HandleKind, RecvError, SendError};
 
 pub(crate) use convert::actual_kind;
 use message::RecvBuffer;
-
-/// An owned handle of any kind.
-pub(crate) type Raw = OwnedFd;
+pub(crate) use raw::Raw;
 
 /// Most places to receive into.
 const RECV_BUFFERS_MAX: usize = 8;
@@ -132,7 +131,7 @@ pub(crate) fn recv(
     });
     let verdict = judge(socket, len, &message, summary, &handles[before..]);
     if verdict.is_err() {
-        handles.truncate(before);
+        handles.drain(before..).for_each(raw::close);
         return verdict;
     }
     let mut rest = len;
@@ -185,8 +184,8 @@ fn allows(handle: BorrowedFd<'_>, access: Access) -> io::Result<bool> {
     }
     let mode = flags & libc::O_ACCMODE;
     Ok(match access {
-        Access::Read => mode != libc::O_WRONLY,
-        Access::Write => mode != libc::O_RDONLY,
+        Access::Read => mode == libc::O_RDONLY || mode == libc::O_RDWR,
+        Access::Write => mode == libc::O_WRONLY || mode == libc::O_RDWR,
     })
 }
 
@@ -339,14 +338,7 @@ fn is_listening(socket: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 fn file_kind(handle: BorrowedFd<'_>) -> io::Result<HandleKind> {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` has room for what the kernel writes.
-    if unsafe { libc::fstat(handle.as_raw_fd(), stat.as_mut_ptr()) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: fstat has succeeded, so it has filled the structure.
-    let stat = unsafe { stat.assume_init() };
-    Ok(match stat.st_mode & libc::S_IFMT {
+    Ok(match os::file_type(handle)? {
         libc::S_IFREG if os::is_sealed_memory(handle) => HandleKind::Memory,
         libc::S_IFREG => HandleKind::File,
         libc::S_IFDIR => HandleKind::Directory,
