@@ -3,20 +3,28 @@
 
 mod util;
 
+use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
 
 use ipc_core::{Channel, Limits, Message, TrySendError};
-use util::{descriptor_count, frame, handle, handles, raw_peer, recv};
+use util::{descriptor_count, frame, handle, handles, raw_packet_peer, raw_peer, recv, soon};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
 fn descriptors_before_equal_descriptors_after() {
-    let scenarios: [(&str, fn()); 8] = [
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let scenarios: [(&str, fn()); 10] = [
         ("received and dropped", received_and_dropped),
         ("sent, and never received", sent_and_never_received),
         ("queued, and never sent", queued_and_never_sent),
         ("refused", refused),
         ("f26: claimed, and not there", || hostile(3, 2)),
         ("f27: there, and not claimed", || hostile(0, 253)),
+        ("f26: claimed, and not there, in a packet", || hostile_packet(3, 2)),
+        ("f27: there, and not claimed, in a packet", || hostile_packet(0, 253)),
         ("read, and not claimed by a whole message", in_an_incomplete_message),
         ("k10: waiting in a channel that is closed", left_in_a_closed_channel),
     ];
@@ -62,8 +70,49 @@ fn refused() {
     assert!(matches!(a.try_send(message), Err(TrySendError::Closed(_))));
 }
 
+#[test]
+fn hostile_f95_k15_a_channel_sent_over_itself_is_collected() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = descriptor_count();
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    for round in 0..1000 {
+        let pair = if round % 2 == 0 { Channel::pair() } else { Channel::packet_pair() };
+        let (mut a, mut b) = pair.expect("a pair");
+        let [to_a, to_b] = [&a, &b].map(|end| end.as_fd().try_clone_to_owned().expect("one"));
+        let probe = writer.try_clone().expect("a duplicate");
+        // Each end waits in its own queue, beside something that tells whether it is still there.
+        a.try_send(Message::new(1, []).with_handle(to_b).with_handle(probe)).expect("room");
+        b.try_send(Message::new(1, []).with_handle(to_a)).expect("room");
+    }
+    drop(writer);
+    assert_eq!(descriptor_count(), before + 1, "only the pipe is left");
+    // The kernel looks for cycles when a Unix socket is closed.
+    let deadline = soon().expect("there is one");
+    let mut poll = mio::Poll::new().expect("an epoll");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
+    let mut events = mio::Events::with_capacity(1);
+    poll.registry()
+        .register(&mut mio::unix::SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)
+        .expect("a fresh descriptor");
+    while events.is_empty() {
+        assert!(std::time::Instant::now() < deadline, "cycles are left over");
+        drop(handle());
+        poll.poll(&mut events, Some(std::time::Duration::from_millis(1))).expect("an epoll");
+    }
+    assert_eq!(reader.read(&mut [0]).expect("a pipe"), 0, "nobody holds the other end");
+    drop((poll, reader));
+    assert_eq!(descriptor_count(), before);
+}
+
 fn hostile(claimed: u8, given: usize) {
-    let (mut ours, theirs) = raw_peer();
+    offend(raw_peer(), claimed, given);
+}
+
+fn hostile_packet(claimed: u8, given: usize) {
+    offend(raw_packet_peer(), claimed, given);
+}
+
+fn offend((mut ours, theirs): (Channel, UnixStream), claimed: u8, given: usize) {
     let given = handles(given);
     let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
     handle_passing::send(&theirs, &frame(1, claimed, b""), &given).expect("room");

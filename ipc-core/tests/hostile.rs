@@ -4,20 +4,31 @@
 mod util;
 
 use std::io::{ErrorKind, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use handle_passing::{HandleError, HandleKind};
+use handle_passing::{Handle, HandleError, HandleKind, MemoryHandle};
+use ipc_core::frame::PACKET_BYTES_MAX;
 use ipc_core::{
     Channel, Limits, Message, ProtocolError, RecvError, SendError, TakeHandleError, TryRecvError,
     TrySendError,
 };
-use util::{expect_closed, frame, handle, handles, in_ms, raw_peer, recv, soon};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use util::{expect_closed, frame, handle, handles, in_ms, raw_packet_peer, raw_peer, recv, soon};
 
 fn send(peer: &UnixStream, bytes: &[u8], handles: &[OwnedFd]) {
     let handles: Vec<_> = handles.iter().map(AsFd::as_fd).collect();
     assert_eq!(handle_passing::send(peer, bytes, &handles).expect("room"), bytes.len());
+}
+
+/// A peer of a stream, and one of packets.
+fn both_peers() -> [(Channel, UnixStream); 2] {
+    [raw_peer(), raw_packet_peer()]
 }
 
 /// Receives until the peer's offence is noticed; says how many messages came before it.
@@ -42,19 +53,21 @@ fn offence(channel: &mut Channel) -> (usize, ProtocolError) {
 
 #[test]
 fn hostile_garbage_bytes() {
-    let (mut ours, theirs) = raw_peer();
-    send(&theirs, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[]);
-    assert_eq!(offence(&mut ours), (0, ProtocolError::Version { found: b'G' }));
+    for (mut ours, theirs) in both_peers() {
+        send(&theirs, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[]);
+        assert_eq!(offence(&mut ours), (0, ProtocolError::Version { found: b'G' }));
+    }
 }
 
 #[test]
 fn hostile_f40_another_version() {
-    let (mut ours, theirs) = raw_peer();
-    send(&theirs, &frame(1, 0, b"good"), &[]);
-    let mut bytes = frame(1, 0, b"from the future");
-    bytes[0] = 2;
-    send(&theirs, &bytes, &[]);
-    assert_eq!(offence(&mut ours), (1, ProtocolError::Version { found: 2 }));
+    for (mut ours, theirs) in both_peers() {
+        send(&theirs, &frame(1, 0, b"good"), &[]);
+        let mut bytes = frame(1, 0, b"from the future");
+        bytes[0] = 2;
+        send(&theirs, &bytes, &[]);
+        assert_eq!(offence(&mut ours), (1, ProtocolError::Version { found: 2 }));
+    }
 }
 
 #[test]
@@ -62,21 +75,190 @@ fn hostile_f34_lengths_over_the_limit() {
     let max = Limits::default().payload_bytes_max;
     let one_more = u32::try_from(max + 1).expect("it fits");
     for announced in [one_more, u32::MAX] {
-        let (mut ours, theirs) = raw_peer();
-        let length = announced.to_le_bytes();
-        send(&theirs, &[[1, 0, 0, 0], length].concat(), &[]);
-        let error = ProtocolError::PayloadTooLarge { bytes: announced, max };
-        assert_eq!(offence(&mut ours), (0, error), "noticed without waiting for the payload");
+        for (mut ours, theirs) in both_peers() {
+            let length = announced.to_le_bytes();
+            send(&theirs, &[[1, 0, 0, 0], length].concat(), &[]);
+            let error = ProtocolError::PayloadTooLarge { bytes: announced, max };
+            assert_eq!(offence(&mut ours), (0, error), "noticed without waiting for the payload");
+        }
     }
+}
+
+#[test]
+fn hostile_f34_lengths_of_eight_bytes() {
+    // With a peer that takes lengths to be of 64 bits, a total of 2^46 bytes ended the process.
+    let length = (1_u64 << 46).to_le_bytes();
+    for (mut ours, theirs) in both_peers() {
+        send(&theirs, &length, &[handle()]);
+        assert_eq!(offence(&mut ours), (0, ProtocolError::Version { found: 0 }));
+    }
+    let bytes = [&[1, 7, 0, 0], length.as_slice(), &[0; 20]].concat();
+    let [(mut stream, to_stream), (mut packets, to_packets)] = both_peers();
+    send(&to_stream, &bytes, &[]);
+    assert_eq!(offence(&mut stream), (1, ProtocolError::Version { found: 0 }));
+    send(&to_packets, &bytes, &[]);
+    assert_eq!(offence(&mut packets), (0, ProtocolError::NotOneFrame));
+}
+
+#[test]
+fn hostile_a_total_beyond_what_comes() {
+    for claimed in [0, 1] {
+        for total in [11, 16_000, 17_000, 1_000_000] {
+            let mut bytes = frame(1, claimed, b"ten bytes");
+            bytes[4..8].copy_from_slice(&u32::to_le_bytes(total));
+            let [(mut stream, to_stream), (mut packets, to_packets)] = both_peers();
+            send(&to_stream, &bytes, &handles(claimed.into()));
+            // It waited for the rest for ever, whatever the deadline was.
+            for _ in 0..2 {
+                let result = stream.recv_deadline(in_ms(10));
+                assert!(matches!(result, Err(RecvError::TimedOut)), "{total}: {result:?}");
+            }
+            assert!(stream.is_mid_message());
+            drop(to_stream);
+            expect_closed(&mut stream);
+
+            send(&to_packets, &bytes, &handles(claimed.into()));
+            assert_eq!(offence(&mut packets), (0, ProtocolError::NotOneFrame));
+        }
+    }
+}
+
+#[test]
+fn hostile_f37_a_fragment_that_stalls_anywhere() {
+    let bytes = frame(1, 1, &[5; 20_000]);
+    for sent in [1, 7, 8, 9, 5_000, 20_008] {
+        let (mut ours, theirs) = raw_peer();
+        send(&theirs, &bytes[..sent], &[handle()]);
+        let result = ours.recv_deadline(in_ms(10));
+        assert!(matches!(result, Err(RecvError::TimedOut)), "{sent}: {result:?}");
+        // Nothing is lost by that: the call after it goes on.
+        send(&theirs, &bytes[sent..], &[]);
+        let message = recv(&mut ours);
+        assert_eq!((message.payload.len(), message.handles.len()), (20_000, 1));
+    }
+}
+
+#[test]
+fn hostile_f33_packets_that_are_empty_or_too_long() {
+    let [_, (mut ours, theirs)] = both_peers();
+    handle_passing::fuzzing::send_raw(&theirs, b"", &[&[handle().as_fd()]], false).expect("room");
+    assert_eq!(offence(&mut ours), (0, ProtocolError::NotOneFrame));
+    let [_, (mut ours, theirs)] = both_peers();
+    send(&theirs, &frame(1, 1, &[0; PACKET_BYTES_MAX]), &[handle()]);
+    assert_eq!(offence(&mut ours), (0, ProtocolError::NotOneFrame));
+}
+
+#[test]
+fn hostile_f23_a_connection_that_lingers_is_closed_at_once() {
+    let attacks: [(u8, usize); 3] = [(0, 1), (2, 1), (1, 1)];
+    for (claimed, given) in attacks {
+        for (mut ours, theirs) in both_peers() {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let socket = OwnedFd::from(TcpStream::connect(address).expect("it listens"));
+            let an_hour = libc::linger { l_onoff: 1, l_linger: 3600 };
+            setsockopt(&socket, sockopt::Linger, &an_hour).expect("a socket");
+            let given: Vec<_> =
+                (0..given).map(|_| socket.try_clone().expect("a duplicate")).collect();
+            send(&theirs, &frame(1, claimed, b"x"), &given);
+            // Received and never taken, or never delivered.
+            while ours.recv_deadline(in_ms(10)).is_ok() {}
+            let linger = getsockopt(&socket, sockopt::Linger).expect("a socket");
+            assert_eq!(linger.l_onoff, 0, "{claimed} claimed: closing it would wait");
+        }
+    }
+}
+
+#[test]
+fn hostile_what_is_sent_as_memory_and_is_none() {
+    let file = OwnedFd::from(std::fs::File::open("/proc/self/exe").expect("this binary"));
+    let unsealed = memfd_create("unsealed", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
+    let half_sealed = unsealed.try_clone().expect("a duplicate");
+    for (memory, seals) in [
+        (file, SealFlag::empty()),
+        (unsealed, SealFlag::empty()),
+        (half_sealed, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL),
+    ] {
+        if !seals.is_empty() {
+            fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).expect("it has no seals yet");
+        }
+        for (mut ours, theirs) in both_peers() {
+            let mut bytes = frame(1, 1, b"memory for you");
+            *bytes.last_mut().expect("the kind") = HandleKind::Memory.code();
+            send(&theirs, &bytes, &[memory.try_clone().expect("a duplicate")]);
+            let error = recv(&mut ours).take_handle::<MemoryHandle>(0).expect_err("a lie");
+            let TakeHandleError::Wrong(HandleError::WrongKind { expected, found, .. }) = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!((expected, found), (HandleKind::Memory, HandleKind::File));
+        }
+    }
+}
+
+#[test]
+fn hostile_70_channels_in_one_message() {
+    for (mut ours, theirs) in both_peers() {
+        let (sent, kept): (Vec<_>, Vec<_>) = (0..70)
+            .map(|_| Channel::pair().expect("a socket pair"))
+            .map(|(sent, kept)| (Handle::from(sent.into_fd()), kept))
+            .unzip();
+        let mut theirs = Channel::from_fd(theirs.into()).expect("a channel");
+        let message = Message { kind: 1, payload: vec![], handles: sent.into() };
+        theirs.try_send(message).expect("room");
+        let mut message = recv(&mut ours);
+        // Half of them are taken, and work; the others are closed with the message.
+        for (place, mut other) in kept.into_iter().enumerate() {
+            if place % 2 == 0 {
+                let fd = message.take_handle::<OwnedFd>(place).expect("it came");
+                let mut channel = Channel::from_fd(fd).expect("a channel");
+                channel.try_send(Message::new(1, [7; 9])).expect("room");
+                assert_eq!(recv(&mut other).payload, [7; 9]);
+            } else {
+                drop(message.handles.take(place));
+                expect_closed(&mut other);
+            }
+        }
+        assert!(message.handles.is_empty());
+    }
+}
+
+#[test]
+fn hostile_an_attack_on_one_channel_is_none_on_another() {
+    let (mut here, mut there) = Channel::pair().expect("a socket pair");
+    let flood = frame(1, 0, &[0; 60_000]);
+    let attacks: [(&[u8], usize); 6] = [
+        (b"garbage", 0),
+        (&[1, 0, 0, 0, 0, 0, 8, 0], 0),
+        (&[1, 0, 253], 253),
+        (&frame(1, 0, b"x"), 253),
+        (&frame(1, 9, b"x"), 1),
+        (&flood, 0),
+    ];
+    let mut attacked = Vec::new();
+    for (round, (bytes, count)) in (0_u8..).zip(attacks) {
+        for (mut ours, theirs) in both_peers() {
+            send(&theirs, bytes, &handles(count));
+            let message = Message::new(round, [round; 500]).with_handle(handle());
+            here.try_send(message).expect("room");
+            while ours.try_recv().is_ok() {}
+            let message = recv(&mut there);
+            assert_eq!((message.kind, message.payload), (round, vec![round; 500]));
+            assert_eq!(message.handles.len(), 1);
+            attacked.push((ours, theirs));
+        }
+    }
+    assert!(matches!(there.try_recv(), Err(TryRecvError::Empty)));
 }
 
 #[test]
 fn hostile_f27_f28_unsolicited_descriptors() {
     for count in [1, 50, 253] {
-        let (mut ours, theirs) = raw_peer();
-        send(&theirs, &frame(1, 0, b"a gift"), &handles(count));
-        let error = ProtocolError::HandlesUnclaimed { received: count, claimed: 0 };
-        assert_eq!(offence(&mut ours), (1, error));
+        for (mut ours, theirs) in both_peers() {
+            send(&theirs, &frame(1, 0, b"a gift"), &handles(count));
+            let error = ProtocolError::HandlesUnclaimed { received: count, claimed: 0 };
+            assert_eq!(offence(&mut ours), (1, error));
+        }
     }
 }
 
@@ -105,19 +287,22 @@ fn hostile_f28_descriptors_with_every_byte_of_a_header() {
 
 #[test]
 fn hostile_f26_claimed_descriptors_that_do_not_come() {
-    let (mut ours, theirs) = raw_peer();
-    send(&theirs, &frame(1, 2, b"first"), &handles(2));
-    send(&theirs, &frame(2, 3, b"second"), &handles(2));
-    assert_eq!(offence(&mut ours), (1, ProtocolError::HandlesMissing { claimed: 3, received: 2 }));
+    for (mut ours, theirs) in both_peers() {
+        send(&theirs, &frame(1, 2, b"first"), &handles(2));
+        send(&theirs, &frame(2, 3, b"second"), &handles(2));
+        let error = ProtocolError::HandlesMissing { claimed: 3, received: 2 };
+        assert_eq!(offence(&mut ours), (1, error));
+    }
 }
 
 #[test]
 fn hostile_more_descriptors_than_this_side_allows() {
-    let (ours, theirs) = raw_peer();
-    let mut ours = ours.with_limits(Limits { handles_per_message_max: 1, ..Limits::default() });
-    send(&theirs, &frame(1, 1, b""), &handles(1));
-    send(&theirs, &frame(2, 2, b""), &handles(2));
-    assert_eq!(offence(&mut ours), (1, ProtocolError::TooManyHandles { handles: 2, max: 1 }));
+    for (ours, theirs) in both_peers() {
+        let mut ours = ours.with_limits(Limits { handles_per_message_max: 1, ..Limits::default() });
+        send(&theirs, &frame(1, 1, b""), &handles(1));
+        send(&theirs, &frame(2, 2, b""), &handles(2));
+        assert_eq!(offence(&mut ours), (1, ProtocolError::TooManyHandles { handles: 2, max: 1 }));
+    }
 }
 
 #[test]
@@ -243,8 +428,7 @@ fn hostile_packets_that_are_not_one_frame() {
     let two = [frame(1, 0, b"one"), frame(2, 0, b"two")].concat();
     let part = &frame(1, 0, b"a part")[..10];
     for bytes in [two.as_slice(), part, &[1], &[0; 300]] {
-        let (mut ours, theirs) = Channel::packet_pair().expect("a socket pair");
-        let theirs = UnixStream::from(theirs.into_fd());
+        let (mut ours, theirs) = raw_packet_peer();
         send(&theirs, bytes, &[]);
         let expected = if bytes[0] == 0 {
             ProtocolError::Version { found: 0 }

@@ -4,17 +4,20 @@
 mod util;
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::thread;
 
-use ipc_core::{Inbox, Limits};
-use util::{frame, raw_peer};
+use ipc_core::{Channel, Inbox, Limits, TryRecvError};
+use util::{frame, raw_packet_peer, raw_peer};
 
 const GROWTH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 #[test]
 fn hostile_f34_a_million_garbage_frames_leave_memory_flat() {
     let before = resident_bytes();
-    a_million_frames_on_one_channel();
+    a_million_frames_on_one_channel(raw_peer(), 100);
+    a_million_frames_on_one_channel(raw_packet_peer(), 1);
+    garbage_packets();
     a_million_bad_headers();
     channels_that_are_left_in_a_long_message();
     let after = resident_bytes();
@@ -22,13 +25,14 @@ fn hostile_f34_a_million_garbage_frames_leave_memory_flat() {
 }
 
 /// Well formed, so that none of them ends the channel, and about nothing.
-fn a_million_frames_on_one_channel() {
+fn a_million_frames_on_one_channel(peers: (Channel, UnixStream), frames_per_write: usize) {
     const FRAMES: usize = 1_000_000;
-    let (mut ours, mut theirs) = raw_peer();
-    let flood: Vec<u8> = (0..100_u8).flat_map(|n| frame(n, 0, &vec![n; n.into()])).collect();
+    let (mut ours, mut theirs) = peers;
+    let frames: Vec<_> = (0..100_u8).map(|n| frame(n, 0, &vec![n; n.into()])).collect();
+    let writes: Vec<_> = frames.chunks(frames_per_write).map(<[_]>::concat).collect();
     let writer = thread::spawn(move || {
-        for _ in 0..FRAMES / 100 {
-            theirs.write_all(&flood).expect("it is read");
+        for write in writes.iter().cycle().take(FRAMES / frames_per_write) {
+            theirs.write_all(write).expect("it is read");
         }
     });
     let mut received = 0;
@@ -51,6 +55,16 @@ fn a_million_bad_headers() {
         inbox.received(8, [1, 2, 3]);
         assert!(inbox.next_message().is_err());
         assert_eq!(inbox.allocated_bytes(), 0);
+    }
+}
+
+/// Each ends its channel.
+fn garbage_packets() {
+    for n in 0..10_000_usize {
+        let (mut ours, mut theirs) = raw_packet_peer();
+        theirs.write_all(&vec![1; 1 + n % 60_000]).expect("room");
+        let error = ours.try_recv();
+        assert!(matches!(error, Err(TryRecvError::Protocol(_))), "{error:?}");
     }
 }
 

@@ -45,6 +45,12 @@ pub(crate) fn raw_peer() -> (Channel, UnixStream) {
     (ours, theirs.into_fd().into())
 }
 
+/// The same, where each write is a packet. The type is `UnixStream` only as the owner.
+pub(crate) fn raw_packet_peer() -> (Channel, UnixStream) {
+    let (ours, theirs) = Channel::packet_pair().expect("a socket pair");
+    (ours, theirs.into_fd().into())
+}
+
 /// The bytes of a frame, whether or not they are right.
 pub(crate) fn frame(kind: u8, handles: u8, payload: &[u8]) -> Vec<u8> {
     let body_bytes = u32::try_from(payload.len() + usize::from(handles)).expect("short");
