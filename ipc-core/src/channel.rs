@@ -227,7 +227,11 @@ impl Channel {
         self.sender.shutdown()
     }
 
-    fn new(socket: Socket) -> Self {
+    pub(crate) fn socket(&self) -> &Socket {
+        self.sender.socket()
+    }
+
+    pub(crate) fn new(socket: Socket) -> Self {
         let socket = Arc::new(socket);
         Self { sender: Sender::new(Arc::clone(&socket)), receiver: Receiver::new(socket) }
     }

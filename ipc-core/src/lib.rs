@@ -51,6 +51,13 @@
 //! A handle that arrives is whatever the peer chose to send. [`Message::take_handle`] asks the
 //! system what it is before it gives it out, and what nobody takes is closed with the message.
 //!
+//! ## By name
+//!
+//! Processes that do not start each other meet at an [`Address`]: one has a [`Listener`] there,
+//! others [connect](Channel::connect). Both sides know the other as a [`PeerIdentity`], and turn
+//! away whom their [`PeerPolicy`] does not admit; by default that is everybody but the same
+//! user and root.
+//!
 //! ## In an event loop
 //!
 //! Receive until [`TryRecvError::Empty`], send what you like, and flush when the socket has become
@@ -116,20 +123,22 @@
 //!
 //! # What it is not
 //!
-//! A channel does not reconnect, authenticate, compress or serialize, and it does not say how old
+//! A channel does not reconnect, encrypt or compress, and it does not say how old
 //! a partial message may get ([`Channel::is_mid_message`] is what to build that on). Fairness
 //! between channels is the event loop's: a peer that sends valid messages without end is always
 //! readable, so take a bounded number of messages in a turn. [`ChannelSet`] does both.
-#![forbid(unsafe_code)]
 
 pub mod frame;
 
+mod address;
 mod channel;
 mod clock;
 mod error;
 mod inbox;
+mod listener;
 mod message;
 mod outbox;
+mod peer;
 mod receiver;
 mod sender;
 mod set;
@@ -137,12 +146,15 @@ mod sys;
 #[cfg(feature = "typed")]
 mod typed;
 
+pub use address::{Address, AddressError};
 pub use channel::Channel;
 pub use error::{RecvError, SendError, TryRecvError, TrySendError};
 pub use frame::{Limits, ProtocolError};
 pub use inbox::Inbox;
+pub use listener::{AcceptError, Listener, ListenerOptions};
 pub use message::{Attachment, Handles, Message, TakeHandleError};
 pub use outbox::{Outbox, PushError};
+pub use peer::{PeerIdentity, PeerPolicy};
 pub use receiver::Receiver;
 pub use sender::Sender;
 pub use set::{ChannelId, ChannelSet, InsertError, SetEvent, SetWaker};

@@ -164,6 +164,10 @@ impl Sender {
         self.socket.shutdown()
     }
 
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.outbox.set_limits(limits);
     }

@@ -14,11 +14,36 @@
 //!   return early, and leave the clock to their caller;
 //! * `shutdown()`, after which both sides find the stream closed.
 
+//!
+//! And for channels by name:
+//!
+//! * `Listening`, a mio source: `bind(&Name, &ListenerOptions)`, `accept() -> Accepted`, which does
+//!   not block, and `wait(timeout)`, which may return early;
+//! * `connect(&Name) -> io::Result<Socket>`, which does not wait for the listener;
+//! * `peer_identity(&Socket)`, `is_same_user(user_id)`, `pause(time)`;
+//! * `PATH_BYTES_MAX` and `NAMES_FROM_DIRECTORY`: how long a path may be, and what of it counts.
+
 #[cfg(unix)]
 mod unix;
 
 #[cfg(unix)]
+#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "unix/linux.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "unix/fallback.rs")]
+mod os;
+
+#[cfg(unix)]
+pub(crate) use os::{NAMES_FROM_DIRECTORY, PATH_BYTES_MAX};
+#[cfg(unix)]
 pub(crate) use unix::Socket;
+#[cfg(unix)]
+pub(crate) use unix::named::{Listening, connect, is_same_user, pause, peer_identity};
+
+/// What came of accepting.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Peer(Socket, crate::PeerIdentity),
+    Nobody,
+}
 
 /// Whether a call may wait for the peer, for as long as that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

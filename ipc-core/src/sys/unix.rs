@@ -1,3 +1,6 @@
+mod directory;
+pub(super) mod named;
+
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,9 +11,10 @@ use handle_passing::{Handle, RecvBuffer, RecvError, SendError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname,
-    getsockopt, socketpair, sockopt,
+    AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt,
+    sockopt,
 };
+use socket2::{Domain, Type};
 
 use super::{Received, Sent, Wait};
 use crate::ProtocolError;
@@ -35,10 +39,8 @@ impl Socket {
     }
 
     pub(crate) fn packet_pair() -> io::Result<(Self, Self)> {
-        let (a, b) = seqpacket_pair()?;
-        let packets =
-            |fd: OwnedFd| Self { is_of_packets: true, ..Self::stream(UnixStream::from(fd)) };
-        Ok((packets(a), packets(b)))
+        let (a, b) = socket2::Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
+        Ok((Self::connected(a.into(), true), Self::connected(b.into(), true)))
     }
 
     pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
@@ -154,24 +156,37 @@ impl Socket {
         Self { socket, is_of_packets: false, carries_handles: true }
     }
 
+    /// A socket that is known to be a connected Unix one.
+    fn connected(fd: OwnedFd, is_of_packets: bool) -> Self {
+        Self { is_of_packets, ..Self::stream(UnixStream::from(fd)) }
+    }
+
     fn wait(&self, events: PollFlags, timeout: Option<Duration>) -> io::Result<()> {
-        // Rounded up, so that a caller whose time is not quite over does not spin.
-        let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
-            let millis = timeout.as_nanos().div_ceil(1_000_000);
-            i32::try_from(millis).map_or(PollTimeout::MAX, |millis| {
-                PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
-            })
-        });
-        match poll(&mut [PollFd::new(self.as_fd(), events)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        wait(self.as_fd(), events, timeout)
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+fn wait(fd: BorrowedFd<'_>, events: PollFlags, timeout: Option<Duration>) -> io::Result<()> {
+    poll_for(&mut [PollFd::new(fd, events)], timeout)
+}
+
+fn poll_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    // Rounded up, so that a caller whose time is not quite over does not spin.
+    let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
+        let millis = timeout.as_nanos().div_ceil(1_000_000);
+        i32::try_from(millis).map_or(PollTimeout::MAX, |millis| {
+            PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+        })
+    });
+    match poll(fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -208,12 +223,6 @@ fn connected_socket(fd: BorrowedFd<'_>) -> Result<(AddressFamily, SockType), Uns
             Err(Unsuitable::Is(format!("a socket of family {family} and type {kind:?}")))
         }
     }
-}
-
-/// Two connected sockets that keep messages apart.
-fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
-    Ok(socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
 fn raw(fd: BorrowedFd<'_>) -> std::os::fd::RawFd {
