@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use handle_passing::HandleKind;
-use ipc_core::frame::HEADER_BYTES;
+use ipc_core::frame::{HEADER_BYTES, PACKET_BYTES_MAX};
 use ipc_core::{Attachment, Inbox, Limits, Message, Outbox, ProtocolError, PushError};
 
 /// What an inbox keeps allocated beside the payload of an incomplete message.
-const INBOX_BUFFER_BYTES: usize = 64 * 1024;
+const INBOX_BUFFER_BYTES: usize = PACKET_BYTES_MAX;
 /// Keeps one input from taking too long.
 const OPERATIONS_MAX: usize = 300;
 

@@ -65,8 +65,8 @@ impl<H: Attachment> Inbox<H> {
 
     /// Where to put the next bytes of the stream, with one copy less of long payloads, see
     /// [`Decoder::room`].
-    pub fn room(&mut self, has_tail: bool) -> Room<'_> {
-        self.decoder.room(has_tail)
+    pub fn room(&mut self, is_of_packets: bool) -> Room<'_> {
+        self.decoder.room(is_of_packets)
     }
 
     /// Gives up memory that is held for what comes next, when that may take a while.
@@ -81,8 +81,12 @@ impl<H: Attachment> Inbox<H> {
     ///
     /// When there was not so much room.
     pub fn received(&mut self, bytes: usize, handles: impl IntoIterator<Item = H>) {
-        self.decoder.received(bytes);
+        self.received_bytes(bytes);
         self.handles.extend(handles);
+    }
+
+    pub(crate) fn received_bytes(&mut self, bytes: usize) {
+        self.decoder.received(bytes);
     }
 
     /// The next complete message, or `None` when more bytes are needed for it.
@@ -103,9 +107,15 @@ impl<H: Attachment> Inbox<H> {
         self.decoder.pending() != Pending::Nothing
     }
 
-    /// Whether what waits is one frame, whole, and nothing else.
-    pub(crate) fn holds_one_frame(&self) -> bool {
-        self.decoder.holds_one_frame()
+    /// Whether a short message is incomplete; only of use after
+    /// [`next_message`](Self::next_message) answered `None`.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.decoder.is_cut_short()
+    }
+
+    /// Whether nothing is there, not even a part of a message: a quick look, to save another.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.decoder.is_drained() && self.handles.is_empty()
     }
 
     /// Bytes of memory that the inbox holds for payloads.
@@ -126,6 +136,7 @@ impl<H: Attachment> Inbox<H> {
         self.decoder.set_limits(limits);
     }
 
+    #[inline]
     fn cut_message(&mut self) -> Result<Option<Message<H>>, ProtocolError> {
         let Some(Frame { header, body: mut payload }) = self.decoder.next_frame()? else {
             return self.check_pending().map(|()| None);
@@ -176,6 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Outbox;
     use crate::frame::{HEADER_BYTES, Header};
 
     fn frame(kind: u8, handles: u8, payload: &[u8]) -> Vec<u8> {
@@ -272,6 +284,52 @@ mod tests {
         read(&mut inbox, &[frame(1, 1, b"good"), frame(2, 1, b"bad")].concat(), &[7]);
         assert_eq!(inbox.next_message(), Ok(Some(message(1, b"good", &[7]))));
         assert!(inbox.next_message().is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn packets_of_an_outbox_find_room_and_give_the_same_messages(
+            sent in vec(
+                (
+                    any::<u8>(),
+                    prop_oneof![3 => 0..100_usize, 1 => 9_000..90_000_usize, 1 => 0..900_000_usize],
+                    0..3_u32,
+                ),
+                1..12,
+            ),
+            batches in vec(1..5_usize, 1..5),
+            packet_bytes_max in prop_oneof![Just(192 * 1024), 20_000..300_000_usize],
+        ) {
+            let mut outbox = Outbox::of_packets(Limits::default(), packet_bytes_max);
+            let mut inbox: Inbox<u32> = Inbox::new(Limits::default());
+            let mut to_send = sent.iter().map(|(kind, length, handles)| {
+                message(*kind, &vec![*kind; *length], &(0..*handles).collect::<Vec<_>>())
+            });
+            let mut expected = to_send.clone();
+            for batch in batches.iter().cycle() {
+                let before = outbox.queued_messages();
+                let batch = to_send.by_ref().take(*batch);
+                batch.for_each(|message| outbox.push(message).expect("within limits"));
+                if outbox.queued_messages() == before {
+                    break;
+                }
+                while !outbox.is_empty() {
+                    let packet: Vec<u8> = outbox.slices().collect::<Vec<_>>().concat();
+                    prop_assert!((1..=packet_bytes_max).contains(&packet.len()));
+                    let mut room = inbox.room(true);
+                    prop_assert_eq!(room.put(&packet), packet.len(), "it is not cut");
+                    inbox.received(packet.len(), outbox.handles().iter().copied());
+                    outbox.sent(packet.len());
+                    while let Some(message) = inbox.next_message().expect("an honest peer") {
+                        prop_assert!(Some(message) == expected.next());
+                    }
+                    prop_assert!(!inbox.is_cut_short());
+                }
+            }
+            prop_assert!(expected.next().is_none() && !inbox.is_mid_message());
+        }
     }
 
     proptest! {

@@ -61,8 +61,8 @@ pub struct Outbox<H> {
     handles: usize,
     /// The memory of a chunk that has gone, for one to come.
     recycled: Vec<u8>,
-    /// Each message is a chunk, and each chunk a write.
-    keeps_apart: bool,
+    /// What the socket takes in one packet; `usize::MAX` for a stream.
+    packet_bytes_max: usize,
 }
 
 /// Why a message was not queued.
@@ -97,15 +97,18 @@ impl<H: Attachment> Outbox<H> {
             bytes: 0,
             handles: 0,
             recycled: Vec::new(),
-            keeps_apart: false,
+            packet_bytes_max: usize::MAX,
         }
     }
 
-    /// An empty outbox whose writes consist of one message each, for sockets that keep messages
-    /// apart. No message may be longer than [`PACKET_BYTES_MAX`].
+    /// An empty outbox for a socket that keeps writes apart, and takes so many bytes in one.
+    ///
+    /// A write consists of whole messages then, of up to [`PACKET_BYTES_MAX`] bytes together, or of
+    /// a part of a longer one. What follows the first part of such a one is as long as what went
+    /// before, and at most as long as the socket takes: the other side has made room for that.
     #[must_use]
-    pub fn of_packets(limits: Limits) -> Self {
-        Self { keeps_apart: true, ..Self::new(limits) }
+    pub fn of_packets(limits: Limits, packet_bytes_max: usize) -> Self {
+        Self { packet_bytes_max, ..Self::new(limits) }
     }
 
     /// Whether nothing waits to be sent.
@@ -159,8 +162,7 @@ impl<H: Attachment> Outbox<H> {
     #[must_use]
     pub fn header(&self, message: &Message<H>) -> Option<Header> {
         let (bytes, handles) = (message.payload.len(), message.handles.len());
-        let limit = if self.keeps_apart { PACKET_BYTES_MAX } else { usize::MAX };
-        if HEADER_BYTES + bytes + handles > self.limits.queued_bytes_max.min(limit)
+        if HEADER_BYTES + bytes + handles > self.limits.queued_bytes_max
             || handles > self.limits.queued_handles_max
             || self.limits.queued_messages_max == 0
         {
@@ -172,9 +174,23 @@ impl<H: Attachment> Outbox<H> {
     /// The bytes of the write that is due, in order.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         let mut chunks = self.chunks.iter();
-        let front = chunks.next().map(|chunk| &chunk.bytes[self.front_sent..]);
-        let glued = chunks.take_while(|chunk| chunk.handles.is_empty() && !self.keeps_apart);
-        front.into_iter().chain(glued.map(|chunk| chunk.bytes.as_slice()))
+        let front = chunks.next();
+        let sent = front.map_or(0, |chunk| if chunk.is_payload { self.front_sent } else { 0 });
+        let front = front.map(|chunk| &chunk.bytes[self.front_sent..]);
+        let glued = chunks.take_while(|chunk| match self.is_of_packets() {
+            false => chunk.handles.is_empty(),
+            true => chunk.is_payload,
+        });
+        let slices = front.into_iter().chain(glued.map(|chunk| chunk.bytes.as_slice()));
+        first(slices, self.write_bytes_max(sent))
+    }
+
+    /// How long a write may be, when so much of the message in front has gone.
+    pub(crate) fn write_bytes_max(&self, payload_sent: usize) -> usize {
+        match self.is_of_packets() {
+            false => usize::MAX,
+            true => self.packet_bytes_max.min(payload_sent.max(PACKET_BYTES_MAX)),
+        }
     }
 
     /// The handles that go with the first byte of the write that is due.
@@ -216,34 +232,37 @@ impl<H: Attachment> Outbox<H> {
         self.limits = limits;
     }
 
+    fn is_of_packets(&self) -> bool {
+        self.packet_bytes_max < usize::MAX
+    }
+
     fn append(&mut self, header: Header, message: Message<H>) {
-        let Message { payload, handles, .. } = message;
-        let handles: Vec<H> = handles.into_iter().collect();
-        let kinds: Vec<u8> = handles.iter().map(|handle| handle.kind().code()).collect();
-        let is_direct = payload.len() >= DIRECT_BYTES && !self.keeps_apart;
+        let Message { mut payload, handles, .. } = message;
+        let is_direct = payload.len() >= DIRECT_BYTES;
         let copied = HEADER_BYTES + if is_direct { 0 } else { payload.len() };
-        let has_room = |chunk: &Chunk<H>| {
-            handles.is_empty()
-                && !chunk.is_payload
-                && !self.keeps_apart
-                && chunk.bytes.len() + copied <= CHUNK_BYTES
-        };
-        if !self.chunks.back().is_some_and(has_room) {
+        let is_glued = header.handles == 0 && !(is_direct && self.is_of_packets());
+        let chunk_bytes_max = CHUNK_BYTES.min(self.packet_bytes_max);
+        let has_room =
+            |chunk: &Chunk<H>| !chunk.is_payload && chunk.bytes.len() + copied <= chunk_bytes_max;
+        if !(is_glued && self.chunks.back().is_some_and(has_room)) {
             let bytes = std::mem::take(&mut self.recycled);
-            self.chunks.push_back(Chunk { bytes, handles, is_payload: false });
+            self.chunks.push_back(Chunk { bytes, handles: Vec::new(), is_payload: false });
         }
         let back = self.chunks.back_mut().expect("one was pushed if there was none");
         back.bytes.extend_from_slice(&header.encode());
+        let body = if is_direct {
+            &mut payload
+        } else {
+            back.bytes.extend_from_slice(&payload);
+            &mut back.bytes
+        };
+        if header.handles > 0 {
+            back.handles = handles.into_iter().collect();
+            body.extend(back.handles.iter().map(|handle| handle.kind().code()));
+        }
         if is_direct {
             let chunk = Chunk { bytes: payload, handles: Vec::new(), is_payload: true };
             self.chunks.push_back(chunk);
-            if !kinds.is_empty() {
-                let chunk = Chunk { bytes: kinds, handles: Vec::new(), is_payload: false };
-                self.chunks.push_back(chunk);
-            }
-        } else {
-            back.bytes.extend_from_slice(&payload);
-            back.bytes.extend_from_slice(&kinds);
         }
     }
 
@@ -266,6 +285,19 @@ impl<H: Attachment> Outbox<H> {
             self.recycled = gone;
         }
     }
+}
+
+/// The first so many bytes.
+pub(crate) fn first<'a>(
+    slices: impl Iterator<Item = &'a [u8]>,
+    mut bytes: usize,
+) -> impl Iterator<Item = &'a [u8]> {
+    let part = move |slice: &'a [u8]| {
+        let part = &slice[..slice.len().min(bytes)];
+        bytes -= part.len();
+        part
+    };
+    slices.map(part).filter(|part| !part.is_empty())
 }
 
 impl<H> PushError<H> {
@@ -322,23 +354,34 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_one_message_each() {
-        let mut outbox = Outbox::of_packets(Limits::default());
-        let lengths = [5, DIRECT_BYTES, 0];
-        for length in lengths {
-            outbox.push(message(1, length, &[7])).expect("within limits");
+    fn packets_are_whole_messages_or_a_part_of_a_long_one() {
+        let mut outbox = Outbox::of_packets(Limits::default(), 150_000);
+        let long = 4 * PACKET_BYTES_MAX + 150_010;
+        for length in [5, 10, long, 7, DIRECT_BYTES, 0, PACKET_BYTES_MAX - HEADER_BYTES] {
+            outbox.push(message(1, length, &[])).expect("within limits");
         }
-        for length in lengths {
-            let slices: Vec<_> = outbox.slices().map(<[u8]>::len).collect();
-            assert_eq!(slices, [HEADER_BYTES + length + 1]);
-            assert_eq!(outbox.handles(), [7]);
-            outbox.sent(slices[0]);
+        outbox.push(message(1, DIRECT_BYTES, &[9, 9])).expect("within limits");
+        let mut packets = Vec::new();
+        while !outbox.is_empty() {
+            packets.push((write_bytes(&outbox), outbox.handles().len()));
+            outbox.sent(write_bytes(&outbox));
         }
-        assert!(outbox.is_empty());
-        let longest = PACKET_BYTES_MAX - HEADER_BYTES;
-        let over = message(1, longest, &[7]);
-        assert_eq!(outbox.push(over.clone()), Err(PushError::TooLarge(over)));
-        outbox.push(message(1, longest, &[])).expect("fits to the byte");
+        let gone = 2 * PACKET_BYTES_MAX - HEADER_BYTES;
+        let expected = [
+            2 * HEADER_BYTES + 15,
+            PACKET_BYTES_MAX,
+            PACKET_BYTES_MAX,
+            gone,
+            150_000,
+            10 + 2 * HEADER_BYTES,
+            HEADER_BYTES + 7,
+            HEADER_BYTES + DIRECT_BYTES,
+            HEADER_BYTES,
+            PACKET_BYTES_MAX,
+        ];
+        let expected = expected.into_iter().map(|bytes| (bytes, 0));
+        let last = (HEADER_BYTES + DIRECT_BYTES + 2, 2);
+        assert_eq!(packets, expected.chain([last]).collect::<Vec<_>>());
     }
 
     #[test]

@@ -108,19 +108,6 @@ impl Receiver {
         self.socket
     }
 
-    /// Hands what a read brought to the inbox. A packet is exactly one frame: who reads the next
-    /// one may be another process.
-    fn received(&mut self, bytes: usize) -> Result<(), TryRecvError> {
-        self.inbox.received(bytes, self.handles.drain(..).map(Handle::received));
-        self.is_drained = false;
-        if self.socket.is_of_packets() && !self.inbox.holds_one_frame() {
-            // What else is wrong with it says more.
-            self.inbox.next_message()?;
-            self.inbox.fail(ProtocolError::NotOneFrame);
-        }
-        Ok(())
-    }
-
     /// One read at most; `None` when it brought something, but not a whole message.
     fn step(&mut self, wait: Wait) -> Result<Option<Message>, TryRecvError> {
         if let Some(message) = self.next_message()? {
@@ -128,7 +115,14 @@ impl Receiver {
         }
         let room = self.inbox.room(self.socket.is_of_packets());
         match self.socket.recv(room, &mut self.handles, wait) {
-            Ok(Received::Bytes(bytes)) => self.received(bytes)?,
+            Ok(Received::Bytes(bytes)) => {
+                if self.handles.is_empty() {
+                    self.inbox.received_bytes(bytes);
+                } else {
+                    self.inbox.received(bytes, self.handles.drain(..).map(Handle::received));
+                }
+                self.is_drained = false;
+            }
             Ok(Received::Nothing) => {
                 self.inbox.relax();
                 return Err(TryRecvError::Empty);
@@ -143,12 +137,18 @@ impl Receiver {
         self.next_message()
     }
 
+    #[inline]
     fn next_message(&mut self) -> Result<Option<Message>, TryRecvError> {
         if self.is_drained {
             return Ok(None);
         }
         let message = self.inbox.next_message()?;
-        self.is_drained = message.is_none();
+        if message.is_none() && self.socket.is_of_packets() && self.inbox.is_cut_short() {
+            // Who gets the next packet may be another process.
+            self.inbox.fail(ProtocolError::CutFrame);
+            return Err(ProtocolError::CutFrame.into());
+        }
+        self.is_drained = message.is_none() || self.inbox.is_drained();
         Ok(message)
     }
 }

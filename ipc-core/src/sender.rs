@@ -8,7 +8,7 @@ use handle_passing::{HANDLES_MAX, Handle};
 use crate::clock::time_left;
 use crate::frame::HEADER_BYTES;
 use crate::sys::{Sent, Socket, Wait};
-use crate::{Limits, Message, Outbox, SendError, TrySendError};
+use crate::{Limits, Message, Outbox, SendError, TrySendError, outbox};
 
 /// Payloads up to this length, in bytes, are copied behind their header: that costs less than it
 /// costs the kernel to collect a message from two places.
@@ -34,8 +34,12 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        let new = if socket.is_of_packets() { Outbox::of_packets } else { Outbox::new };
-        Self { socket, outbox: new(Limits::default()), is_throttled: false, short: Vec::new() }
+        let limits = Limits::default();
+        let outbox = match socket.is_of_packets() {
+            false => Outbox::new(limits),
+            true => Outbox::of_packets(limits, socket.packet_bytes_max()),
+        };
+        Self { socket, outbox, is_throttled: false, short: Vec::new() }
     }
 
     /// Sends a message, or queues what the socket does not take of it. Never blocks.
@@ -201,8 +205,7 @@ impl Sender {
             self.short.clear();
             self.short.extend_from_slice(&header.encode());
             self.short.extend_from_slice(&message.payload);
-            let short = [self.short.as_slice()].into_iter();
-            let sent = self.socket.send(short, [].iter(), wait)?;
+            let sent = self.socket.send_bytes(&self.short, wait)?;
             return Ok(Some(self.bytes(sent)));
         }
         let mut kinds = [0; HANDLES_MAX];
@@ -210,8 +213,10 @@ impl Sender {
         for (code, handle) in kinds.iter_mut().zip(message.handles.iter()) {
             *code = handle.kind().code();
         }
-        let slices = [&header.encode(), message.payload.as_slice(), kinds];
-        let sent = self.socket.send(slices.into_iter(), message.handles.iter(), wait)?;
+        let header = header.encode();
+        let slices = [&header, message.payload.as_slice(), kinds].into_iter();
+        let slices = outbox::first(slices, self.outbox.write_bytes_max(0));
+        let sent = self.socket.send(slices, message.handles.iter(), wait)?;
         Ok(Some(self.bytes(sent)))
     }
 

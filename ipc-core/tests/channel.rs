@@ -499,13 +499,37 @@ fn packets_stay_apart_and_may_be_taken_by_several_readers() {
 }
 
 #[test]
-fn the_longest_packet_arrives_and_a_longer_one_is_refused() {
+fn packets_carry_many_short_messages_or_a_part_of_a_long_one() {
     let (mut ours, mut theirs) = Channel::packet_pair().expect("a socket pair");
+    for _ in 0..2 {
+        for kind in 0..100 {
+            ours.queue(Message::new(kind, vec![kind; 10])).expect("room");
+        }
+        assert!(ours.flush().expect("a peer"));
+    }
+    let mut packet = vec![0; PACKET_BYTES_MAX];
+    let bytes = handle_passing::recv(&theirs, &mut packet, &mut Vec::new()).expect("a packet");
+    assert_eq!(bytes, 100 * (HEADER_BYTES + 10), "they went together");
+    for kind in 0..100 {
+        let message = recv(&mut theirs);
+        assert_eq!((message.kind, message.payload), (kind, vec![kind; 10]));
+    }
     let longest = PACKET_BYTES_MAX - HEADER_BYTES;
-    ours.try_send(Message::new(1, vec![7; longest])).expect("room");
-    assert_eq!(recv(&mut theirs).payload, vec![7; longest]);
-    let refused = ours.try_send(Message::new(1, vec![7; longest + 1]));
-    assert!(matches!(refused, Err(TrySendError::TooLarge(_))), "{refused:?}");
+    for length in [longest, longest + 1, 2 * longest, 1024 * 1024] {
+        let done = in_thread(move || {
+            let message = Message::new(1, vec![7; length]).with_handle(handle());
+            ours.send_deadline(message, soon()).map(|()| ours)
+        });
+        let message = recv(&mut theirs);
+        assert!(message.payload == vec![7; length] && message.handles.len() == 1, "{length}");
+        ours = in_time(&done).expect("all went");
+    }
+    ours.try_send(Message::new(2, vec![7; 1024 * 1024])).expect("what does not go is queued");
+    assert!(ours.has_unsent() && !theirs.is_mid_message());
+    while !ours.flush().expect("a peer") {
+        assert!(matches!(theirs.try_recv(), Err(TryRecvError::Empty)));
+    }
+    assert_eq!(recv(&mut theirs).payload.len(), 1024 * 1024);
 }
 
 #[test]

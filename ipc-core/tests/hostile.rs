@@ -93,32 +93,35 @@ fn hostile_f34_lengths_of_eight_bytes() {
         assert_eq!(offence(&mut ours), (0, ProtocolError::Version { found: 0 }));
     }
     let bytes = [&[1, 7, 0, 0], length.as_slice(), &[0; 20]].concat();
-    let [(mut stream, to_stream), (mut packets, to_packets)] = both_peers();
-    send(&to_stream, &bytes, &[]);
-    assert_eq!(offence(&mut stream), (1, ProtocolError::Version { found: 0 }));
-    send(&to_packets, &bytes, &[]);
-    assert_eq!(offence(&mut packets), (0, ProtocolError::NotOneFrame));
+    for (mut ours, theirs) in both_peers() {
+        send(&theirs, &bytes, &[]);
+        assert_eq!(offence(&mut ours), (1, ProtocolError::Version { found: 0 }));
+    }
 }
 
 #[test]
 fn hostile_a_total_beyond_what_comes() {
-    for claimed in [0, 1] {
-        for total in [11, 16_000, 17_000, 1_000_000] {
-            let mut bytes = frame(1, claimed, b"ten bytes");
-            bytes[4..8].copy_from_slice(&u32::to_le_bytes(total));
-            let [(mut stream, to_stream), (mut packets, to_packets)] = both_peers();
-            send(&to_stream, &bytes, &handles(claimed.into()));
+    for (claimed, total) in [0, 1]
+        .into_iter()
+        .flat_map(|claimed| [11, 16_000, 17_000, 1_000_000].map(|total| (claimed, total)))
+    {
+        let mut bytes = frame(1, claimed, b"ten bytes");
+        bytes[4..8].copy_from_slice(&u32::to_le_bytes(total));
+        for (index, (mut ours, theirs)) in both_peers().into_iter().enumerate() {
+            send(&theirs, &bytes, &handles(claimed.into()));
+            // Only a long message may come in several packets.
+            if index == 1 && total < 16_384 {
+                assert_eq!(offence(&mut ours), (0, ProtocolError::CutFrame));
+                continue;
+            }
             // It waited for the rest for ever, whatever the deadline was.
             for _ in 0..2 {
-                let result = stream.recv_deadline(in_ms(10));
+                let result = ours.recv_deadline(in_ms(10));
                 assert!(matches!(result, Err(RecvError::TimedOut)), "{total}: {result:?}");
             }
-            assert!(stream.is_mid_message());
-            drop(to_stream);
-            expect_closed(&mut stream);
-
-            send(&to_packets, &bytes, &handles(claimed.into()));
-            assert_eq!(offence(&mut packets), (0, ProtocolError::NotOneFrame));
+            assert!(ours.is_mid_message());
+            drop(theirs);
+            expect_closed(&mut ours);
         }
     }
 }
@@ -142,10 +145,10 @@ fn hostile_f37_a_fragment_that_stalls_anywhere() {
 fn hostile_f33_packets_that_are_empty_or_too_long() {
     let [_, (mut ours, theirs)] = both_peers();
     handle_passing::fuzzing::send_raw(&theirs, b"", &[&[handle().as_fd()]], false).expect("room");
-    assert_eq!(offence(&mut ours), (0, ProtocolError::NotOneFrame));
+    assert_eq!(offence(&mut ours), (0, ProtocolError::CutFrame));
     let [_, (mut ours, theirs)] = both_peers();
     send(&theirs, &frame(1, 1, &[0; PACKET_BYTES_MAX]), &[handle()]);
-    assert_eq!(offence(&mut ours), (0, ProtocolError::NotOneFrame));
+    assert_eq!(offence(&mut ours), (0, ProtocolError::PacketTooLarge));
 }
 
 #[test]
@@ -424,17 +427,31 @@ fn hostile_a_kind_that_there_is_not() {
 }
 
 #[test]
-fn hostile_packets_that_are_not_one_frame() {
-    let two = [frame(1, 0, b"one"), frame(2, 0, b"two")].concat();
-    let part = &frame(1, 0, b"a part")[..10];
-    for bytes in [two.as_slice(), part, &[1], &[0; 300]] {
+fn hostile_packets_that_end_in_the_middle_of_a_short_frame() {
+    let whole = frame(1, 0, b"one");
+    let part = &frame(1, 0, &[7; 16_000])[..10];
+    for bytes in [part, &[1], &[0; 300]] {
         let (mut ours, theirs) = raw_packet_peer();
-        send(&theirs, bytes, &[]);
         let expected = if bytes[0] == 0 {
             ProtocolError::Version { found: 0 }
         } else {
-            ProtocolError::NotOneFrame
+            ProtocolError::CutFrame
         };
-        assert_eq!(offence(&mut ours), (0, expected), "{} bytes", bytes.len());
+        send(&theirs, &[whole.as_slice(), bytes].concat(), &[]);
+        assert_eq!(offence(&mut ours), (1, expected), "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn hostile_packets_longer_than_there_is_room_for() {
+    let long = frame(1, 0, &[7; 300_000]);
+    for first in [PACKET_BYTES_MAX + 1, PACKET_BYTES_MAX, 30_000] {
+        let (mut ours, theirs) = raw_packet_peer();
+        send(&theirs, &long[..first], &[]);
+        if first <= PACKET_BYTES_MAX {
+            assert!(matches!(ours.try_recv(), Err(TryRecvError::Empty)), "the rest is due");
+            send(&theirs, &long[first..first + PACKET_BYTES_MAX + 1], &[]);
+        }
+        assert_eq!(offence(&mut ours), (0, ProtocolError::PacketTooLarge), "{first} bytes first");
     }
 }

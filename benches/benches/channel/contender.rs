@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use ipc_core::Channel;
+
 use crate::peer::Peer;
 use crate::{buffered, ipc_channel, ours, raw};
 
@@ -30,8 +32,10 @@ pub(crate) struct Link {
 pub(crate) enum Contender {
     /// The system calls, by hand.
     Raw,
-    /// `ipc-core`.
+    /// `ipc-core`, over a stream.
     Ours,
+    /// `ipc-core`, over packets.
+    OursPackets,
     /// `std`, with a length prefix and the buffers that it has for it.
     Std,
     /// `interprocess`, in the same way.
@@ -43,9 +47,10 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Contender; 6] = [
+    pub(crate) const ALL: [Contender; 7] = [
         Contender::Raw,
         Contender::Ours,
+        Contender::OursPackets,
         Contender::Std,
         Contender::Interprocess,
         Contender::IpcChannel,
@@ -56,6 +61,7 @@ impl Contender {
         match self {
             Contender::Raw => "raw",
             Contender::Ours => "ours",
+            Contender::OursPackets => "ours-packets",
             Contender::Std => "std",
             Contender::Interprocess => "interprocess",
             Contender::IpcChannel => "ipc-channel",
@@ -77,6 +83,11 @@ impl Contender {
                     Contender::Ours => (Box::new(ours::Connection::new(ours.into(), bytes)?), peer),
                     _ => (Box::new(buffered::std(ours, bytes)?), peer),
                 }
+            }
+            Contender::OursPackets => {
+                let (ours, theirs) = Channel::packet_pair()?;
+                let peer = start("stdin", Some(theirs.into_fd()))?;
+                (Box::new(ours::Connection::new(ours.into_fd(), bytes)?), peer)
             }
             Contender::Interprocess => {
                 let listener = buffered::Listener::new()?;
@@ -102,7 +113,9 @@ impl Contender {
         let socket = || io::stdin().as_fd().try_clone_to_owned();
         match self {
             Contender::Raw => raw::Connection::new(socket()?, bytes).serve(),
-            Contender::Ours => ours::Connection::new(socket()?, bytes)?.serve(),
+            Contender::Ours | Contender::OursPackets => {
+                ours::Connection::new(socket()?, bytes)?.serve()
+            }
             Contender::Std => buffered::std(socket()?.into(), bytes)?.serve(),
             Contender::Interprocess => buffered::connect(name, bytes)?.serve(),
             Contender::IpcChannel => ipc_channel::serve_bytes(name),

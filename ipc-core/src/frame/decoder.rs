@@ -111,12 +111,13 @@ impl Decoder {
     /// Where to put the next bytes of the stream, with one copy less of long bodies than
     /// [`spare`](Self::spare), and without filling memory with zeros first.
     ///
-    /// With a tail there is room for [`PACKET_BYTES_MAX`] bytes between two frames, so that no
-    /// packet is cut. Without one, a read of frames of equal length ends with the frame, and the
-    /// next one goes where it stays, too.
-    pub fn room(&mut self, has_tail: bool) -> Room<'_> {
+    /// For packets, there is room for [`PACKET_BYTES_MAX`] bytes between two frames, and within a
+    /// long one for as many as have arrived of it, so that no packet is cut. For a stream, a read
+    /// of frames of equal length ends with the frame, and the next one goes where it stays, too.
+    #[inline]
+    pub fn room(&mut self, is_of_packets: bool) -> Room<'_> {
         if let Some(ref mut long) = self.long {
-            long.reserve(self.expected_bytes);
+            long.reserve(self.expected_bytes, is_of_packets);
             return Room { head: &mut [], body: Some(&mut long.body), tail: &mut [] };
         }
         self.spare_of_buffer();
@@ -125,7 +126,7 @@ impl Decoder {
         }
         let (head, tail) = self.buffer.split_at_mut(HEADER_BYTES);
         let body = self.ahead.get_or_insert_with(|| Vec::with_capacity(self.expected_bytes));
-        Room { head, body: Some(body), tail: if has_tail { tail } else { &mut [] } }
+        Room { head, body: Some(body), tail: if is_of_packets { tail } else { &mut [] } }
     }
 
     /// Takes note that the first `bytes` of [`spare`](Self::spare) or [`room`](Self::room),
@@ -134,6 +135,7 @@ impl Decoder {
     /// # Panics
     ///
     /// When there was not so much room.
+    #[inline]
     pub fn received(&mut self, bytes: usize) {
         if let Some(long) = &mut self.long {
             long.filled += bytes;
@@ -157,6 +159,7 @@ impl Decoder {
     ///
     /// A header that is malformed or over the limits. The decoder stays failed: it gives the same
     /// error again, whatever is received.
+    #[inline]
     pub fn next_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -180,15 +183,15 @@ impl Decoder {
         }
     }
 
-    /// Whether what waits is one frame, whole, and nothing else.
-    pub(crate) fn holds_one_frame(&self) -> bool {
-        if let Some(long) = &self.long {
-            return long.is_complete();
-        }
-        let rest = &self.buffer[self.start..self.end];
-        let header = rest.first_chunk().map(|bytes| Header::decode(*bytes));
-        let Some(Ok(header)) = header else { return false };
-        rest.len() - HEADER_BYTES == header.body_bytes as usize
+    /// Whether a short frame is incomplete; only of use after [`next_frame`](Self::next_frame)
+    /// answered `None`.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.long.is_none() && self.start < self.end
+    }
+
+    /// Whether nothing is there, not even a part of a frame, nor a failure.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.start == self.end && self.long.is_none() && self.failed.is_none()
     }
 
     /// Bytes of memory that the decoder holds.
@@ -209,6 +212,7 @@ impl Decoder {
         *self = Self { failed: Some(error), ..Self::new(limits) };
     }
 
+    #[inline]
     fn cut_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.long.is_some() {
             let complete = self.long.take_if(|long| long.is_complete());
@@ -241,6 +245,7 @@ impl Decoder {
         Frame { header, body }
     }
 
+    #[inline]
     fn spare_of_buffer(&mut self) -> &mut [u8] {
         let rest = self.start..self.end;
         self.end -= self.start;
@@ -457,8 +462,8 @@ mod tests {
             let packet = encode(&[(2, vec![2; PACKET_BYTES_MAX - HEADER_BYTES])]);
             assert_eq!(decoder.room(true).put(&packet), packet.len(), "after {last} bytes");
             decoder.received(packet.len());
-            assert!(decoder.holds_one_frame());
             assert!(decoder.next_frame().expect("well formed").is_some());
+            assert_eq!((decoder.next_frame(), decoder.is_cut_short()), (Ok(None), false));
         }
     }
 

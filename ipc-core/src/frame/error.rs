@@ -35,8 +35,10 @@ pub enum ProtocolError {
         /// The byte that stands for it.
         found: u8,
     },
-    /// What came in one packet is not exactly one frame.
-    NotOneFrame,
+    /// A packet is longer than one may be at its place.
+    PacketTooLarge,
+    /// A packet is empty, or ends in the middle of a frame that is short enough for one.
+    CutFrame,
     /// More handles in one frame than the limits allow.
     TooManyHandles {
         /// What the header announces.
@@ -87,8 +89,9 @@ impl fmt::Display for ProtocolError {
             Self::UnknownKind { found } => {
                 write!(f, "the peer announced a handle of kind {found}, which there is not")
             }
-            Self::NotOneFrame => {
-                f.write_str("the peer sent a packet that is not exactly one frame")
+            Self::PacketTooLarge => f.write_str("the peer sent a packet that is too long"),
+            Self::CutFrame => {
+                f.write_str("the peer sent an empty packet, or one that ends within a short frame")
             }
             Self::TooManyHandles { handles, max } => write!(
                 f,

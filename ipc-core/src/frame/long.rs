@@ -21,19 +21,21 @@ impl LongFrame {
 
     pub(super) fn spare(&mut self) -> &mut [u8] {
         if self.body.len() == self.filled {
-            self.reserve(0);
+            self.reserve(0, false);
             let room = self.body.capacity().min(self.header.body_bytes as usize);
             self.body.resize(room, 0);
         }
         &mut self.body[self.filled..]
     }
 
-    /// Makes room for more bytes, behind what has arrived: for as many as were expected at once.
-    pub(super) fn reserve(&mut self, expected_bytes: usize) {
+    /// Makes room for more bytes behind what has arrived: for a packet if one is due, and for as
+    /// many as were expected.
+    pub(super) fn reserve(&mut self, expected_bytes: usize, is_of_packets: bool) {
         self.body.truncate(self.filled);
-        if self.body.capacity() == self.filled {
-            let expected_bytes = expected_bytes.min(self.header.body_bytes as usize);
-            self.body.reserve_exact(self.room().max(expected_bytes) - self.filled);
+        let room = self.room().max(expected_bytes.min(self.header.body_bytes as usize));
+        let least = if is_of_packets { room } else { self.filled + 1 };
+        if self.body.capacity() < least {
+            self.body.reserve_exact(room - self.filled);
         }
     }
 

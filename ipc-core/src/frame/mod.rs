@@ -26,14 +26,17 @@ pub use error::ProtocolError;
 pub use limits::Limits;
 pub use room::Room;
 
+use handle_passing::HANDLES_MAX;
+
 /// Length of a frame's header, in bytes.
 pub const HEADER_BYTES: usize = 8;
 
 /// The version of the wire format, the first byte of every frame.
 pub const VERSION: u8 = 1;
 
-/// The longest frame that a channel over a seqpacket socket sends or takes, header included.
-pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+/// The longest frame that a channel over a seqpacket socket sends in one packet, header included:
+/// a payload of 64 KiB with as many handles as there may be. A longer one is sent in parts.
+pub const PACKET_BYTES_MAX: usize = HEADER_BYTES + 64 * 1024 + HANDLES_MAX;
 
 /// What stands in front of a frame's body.
 ///

@@ -5,11 +5,13 @@
 //!
 //! * `pair() -> io::Result<(Socket, Socket)>`, `packet_pair()` likewise,
 //!   `from_fd(OwnedFd) -> io::Result<Socket>`, `into_fd(self) -> OwnedFd`, `AsFd`;
-//! * `is_of_packets()`: whether each write arrives as one read, apart from all others;
+//! * `is_of_packets()`: whether each write arrives as one read, apart from all others; then
+//!   `packet_bytes_max()` is the most that one takes;
 //! * `check_handles(count) -> io::Result<()>`: an error that says why it can't carry so many;
-//! * `send(slices, handles, wait) -> io::Result<Sent>` and `recv(room, handles, wait) ->
-//!   io::Result<Received>`, which with `Wait::Never` do not block, whatever the mode of the
-//!   descriptor, and with `Wait::MayBlock` may, or may return early;
+//! * `send(slices, handles, wait) -> io::Result<Sent>`, `send_bytes(bytes, wait)` for what has one
+//!   slice and no handles, and `recv(room, handles, wait) -> io::Result<Received>`. With
+//!   `Wait::Never` they do not block, whatever the mode of the descriptor; with `Wait::MayBlock`
+//!   they may, or may return early;
 //! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may
 //!   return early, and leave the clock to their caller;
 //! * `shutdown()`, after which both sides find the stream closed.

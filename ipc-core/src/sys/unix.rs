@@ -18,11 +18,18 @@ use socket2::{Domain, Type};
 
 use super::{Received, Sent, Wait};
 use crate::ProtocolError;
-use crate::frame::Room;
+use crate::frame::{PACKET_BYTES_MAX, Room};
 
 /// Most slices in one write. Linux would take 1024, but the bytes of so many do not fit in a
 /// socket's buffer anyway.
 const SLICES_MAX: usize = 16;
+
+/// The longest packet. A longer one costs less per byte, but then only one at a time fits in a
+/// socket's buffer.
+const PART_BYTES_MAX: usize = 192 * 1024;
+
+/// More than the system keeps free in a socket's buffer beside a packet.
+const OVERHEAD_BYTES_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -63,6 +70,13 @@ impl Socket {
         self.is_of_packets
     }
 
+    /// Less than the socket's buffer, which counts what the system adds to it, too. By default,
+    /// Linux takes 212,960 bytes.
+    pub(crate) fn packet_bytes_max(&self) -> usize {
+        let buffer_bytes = getsockopt(&self.socket, sockopt::SndBuf).unwrap_or(PACKET_BYTES_MAX);
+        PART_BYTES_MAX.min(buffer_bytes.saturating_sub(OVERHEAD_BYTES_MAX))
+    }
+
     pub(crate) fn check_handles(&self, count: usize) -> io::Result<()> {
         if count == 0 || self.carries_handles {
             return Ok(());
@@ -84,17 +98,32 @@ impl Socket {
         let mut vectors = [IoSlice::new(&[]); SLICES_MAX];
         let slices = slices.filter(|slice| !slice.is_empty());
         let count = vectors.iter_mut().zip(slices).map(|(v, s)| *v = IoSlice::new(s)).count();
+        let mut vectors = &vectors[..count];
         let handles: Vec<BorrowedFd<'_>> = handles.map(AsFd::as_fd).collect();
         let send = match wait {
             Wait::MayBlock => handle_passing::send_vectored,
             Wait::Never => handle_passing::try_send_vectored,
         };
-        match send(self.as_fd(), &vectors[..count], &handles) {
-            Ok(bytes) => Ok(Sent::Bytes(bytes)),
-            Err(SendError::WouldBlock) => Ok(Sent::Full),
-            Err(SendError::TooManyInFlight) => Ok(Sent::Throttled),
-            Err(error) => Err(error.into()),
+        let mut sent = send(self.as_fd(), vectors, &handles);
+        // For a long packet, Linux needs memory in one piece. If it is that which lacks, and not
+        // that the peer must read first, a shorter part of the same message still goes.
+        let short;
+        if let (Err(SendError::WouldBlock), [one]) = (&sent, vectors)
+            && self.is_of_packets
+            && one.len() > PACKET_BYTES_MAX
+        {
+            short = [IoSlice::new(&one[..PACKET_BYTES_MAX])];
+            vectors = &short;
+            sent = send(self.as_fd(), vectors, &handles);
         }
+        outcome(sent)
+    }
+
+    pub(crate) fn send_bytes(&self, bytes: &[u8], wait: Wait) -> io::Result<Sent> {
+        outcome(match wait {
+            Wait::MayBlock => handle_passing::send(&self.socket, bytes, &[]),
+            Wait::Never => handle_passing::try_send(&self.socket, bytes, &[]),
+        })
     }
 
     pub(crate) fn recv(
@@ -125,9 +154,8 @@ impl Socket {
             Err(RecvError::UnexpectedControl) => {
                 Ok(Received::Broken(ProtocolError::UnexpectedAncillary))
             }
-            Err(RecvError::NoBytes | RecvError::MessageTruncated) => {
-                Ok(Received::Broken(ProtocolError::NotOneFrame))
-            }
+            Err(RecvError::NoBytes) => Ok(Received::Broken(ProtocolError::CutFrame)),
+            Err(RecvError::MessageTruncated) => Ok(Received::Broken(ProtocolError::PacketTooLarge)),
             Err(error @ (RecvError::Io(_) | RecvError::NoBuffer)) => Err(error.into()),
         }
     }
@@ -186,6 +214,15 @@ fn poll_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()>
     });
     match poll(fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn outcome(sent: Result<usize, SendError>) -> io::Result<Sent> {
+    match sent {
+        Ok(bytes) => Ok(Sent::Bytes(bytes)),
+        Err(SendError::WouldBlock) => Ok(Sent::Full),
+        Err(SendError::TooManyInFlight) => Ok(Sent::Throttled),
         Err(error) => Err(error.into()),
     }
 }
