@@ -129,6 +129,7 @@
 //! readable, so take a bounded number of messages in a turn. [`ChannelSet`] does both.
 
 pub mod frame;
+pub mod shm;
 
 mod address;
 mod channel;

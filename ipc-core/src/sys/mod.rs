@@ -1,4 +1,5 @@
-//! What the operating system does for a channel. The only file with a `cfg` for a platform.
+//! What the operating system does for a channel, and for shared memory. The only file with a `cfg`
+//! for a platform.
 //!
 //! Each platform provides a `Socket`: a connected, two-way, ordered stream of bytes that carries
 //! handles beside them. Its calls borrow it, because the two halves of a channel share it.
@@ -15,7 +16,28 @@
 //! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may
 //!   return early, and leave the clock to their caller;
 //! * `shutdown()`, after which both sides find the stream closed.
-
+//!
+//! A `Mapping` is memory that other processes map too, together with the handle to it; its size
+//! never changes while it is mapped, whoever has the handle.
+//!
+//! * `create(bytes, is_for_readers) -> io::Result<Mapping>`: zeros, all of them allocated, which
+//!   others can map for writing, or only for reading;
+//! * `create_frozen(bytes, fill)`: what `fill` has written, and nobody can write any more;
+//! * `open(handle, bytes_max, access)`, which believes nothing of a handle that came from a peer;
+//! * `try_clone() -> io::Result<Mapping>`, which is mapped once more; `into_handle`,
+//!   `try_clone_handle`; `as_ptr() -> *mut u8` to a page's boundary, and `len()`.
+//!
+//! `futex` sleeps on a word of such memory, with `IS_SHARED` telling whether it can:
+//! `wait(word, expected, timeout) -> io::Result<bool>` sleeps while the word is as expected, may
+//! return early, and says whether that was before the time; `wake(word)` wakes who sleeps.
+//!
+//! A `Bell` is one of two ends, in two processes; it is a mio event source. None of its calls but
+//! `wait` blocks, whatever the peer does.
+//!
+//! * `pair() -> io::Result<(Bell, Bell)>`, `from_handle(Handle)`, `into_handle()`;
+//! * `ring()`, after which the other end is readable; `silence() -> io::Result<bool>` takes that
+//!   back, and answers whether the other end is gone, which makes this one readable too;
+//! * `wait(timeout)` until it is readable; `hang_up()` is what the end of the process does as well.
 //!
 //! And for channels by name:
 //!
@@ -25,8 +47,13 @@
 //! * `peer_identity(&Socket)`, `is_same_user(user_id)`, `pause(time)`;
 //! * `PATH_BYTES_MAX` and `NAMES_FROM_DIRECTORY`: how long a path may be, and what of it counts.
 
+#[cfg_attr(target_os = "linux", path = "unix/memory.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "unix/no_memory.rs")]
+mod memory;
 #[cfg(unix)]
 mod unix;
+
+pub(crate) use memory::{Mapping, futex};
 
 #[cfg(unix)]
 #[cfg_attr(any(target_os = "linux", target_os = "android"), path = "unix/linux.rs")]
@@ -36,15 +63,25 @@ mod os;
 #[cfg(unix)]
 pub(crate) use os::{NAMES_FROM_DIRECTORY, PATH_BYTES_MAX};
 #[cfg(unix)]
-pub(crate) use unix::Socket;
-#[cfg(unix)]
 pub(crate) use unix::named::{Listening, connect, is_same_user, pause, peer_identity};
+#[cfg(unix)]
+pub(crate) use unix::{Bell, Socket};
 
 /// What came of accepting.
 #[derive(Debug)]
 pub(crate) enum Accepted {
     Peer(Socket, crate::PeerIdentity),
     Nobody,
+}
+
+/// What mapped memory is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    /// Others may write.
+    Read,
+    /// Nobody may write.
+    Frozen,
 }
 
 /// Whether a call may wait for the peer, for as long as that takes.

@@ -1,3 +1,4 @@
+mod bell;
 mod directory;
 pub(super) mod named;
 
@@ -19,6 +20,8 @@ use socket2::{Domain, Type};
 use super::{Received, Sent, Wait};
 use crate::ProtocolError;
 use crate::frame::{PACKET_BYTES_MAX, Room};
+
+pub(crate) use bell::Bell;
 
 /// Most slices in one write. Linux would take 1024, but the bytes of so many do not fit in a
 /// socket's buffer anyway.
