@@ -132,6 +132,7 @@ pub mod frame;
 pub mod shm;
 
 mod address;
+mod bootstrap;
 mod channel;
 mod clock;
 mod error;
@@ -148,6 +149,7 @@ mod sys;
 mod typed;
 
 pub use address::{Address, AddressError};
+pub use bootstrap::Bootstrap;
 pub use channel::Channel;
 pub use error::{RecvError, SendError, TryRecvError, TrySendError};
 pub use frame::{Limits, ProtocolError};

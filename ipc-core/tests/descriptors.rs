@@ -6,17 +6,21 @@ mod util;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use ipc_core::{Channel, Limits, Message, TrySendError};
-use util::{descriptor_count, frame, handle, handles, raw_packet_peer, raw_peer, recv, soon};
+use ipc_core::{Bootstrap, Channel, ChannelSet, Limits, Message, TrySendError};
+use util::{
+    descriptor_count, expect_closed, frame, handle, handles, raw_packet_peer, raw_peer, recv, soon,
+    wait,
+};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 #[test]
 fn descriptors_before_equal_descriptors_after() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let scenarios: [(&str, fn()); 10] = [
+    let scenarios: [(&str, fn()); 12] = [
         ("received and dropped", received_and_dropped),
         ("sent, and never received", sent_and_never_received),
         ("queued, and never sent", queued_and_never_sent),
@@ -27,6 +31,8 @@ fn descriptors_before_equal_descriptors_after() {
         ("f27: there, and not claimed, in a packet", || hostile_packet(0, 253)),
         ("read, and not claimed by a whole message", in_an_incomplete_message),
         ("k10: waiting in a channel that is closed", left_in_a_closed_channel),
+        ("in a set, and taken out of it", in_a_set),
+        ("k23: given to children, ten in a round", given_to_children),
     ];
     for (name, scenario) in scenarios {
         let before = descriptor_count();
@@ -138,4 +144,33 @@ fn left_in_a_closed_channel() {
     }
     drop(a);
     recv(&mut b);
+}
+
+fn in_a_set() {
+    let mut set = ChannelSet::new().expect("a poll");
+    let _waker = set.waker().expect("room");
+    let (ours, mut theirs) = Channel::pair().expect("a pair");
+    let id = set.insert(ours).expect("room");
+    theirs.try_send(Message::new(0, []).with_handle(handle())).expect("room");
+    assert!(set.wait(soon()).expect("a poll").is_some());
+    let taken = set.remove(id).expect("it was in");
+    let _again = set.insert(taken).expect("room");
+}
+
+fn given_to_children() {
+    let mut commands: Vec<_> =
+        (0..10).map(|n| Command::new(if n == 0 { "/nonexistent" } else { "true" })).collect();
+    for command in &mut commands {
+        match Bootstrap::new().spawn(command) {
+            Ok((mut channel, mut child)) => {
+                expect_closed(&mut channel);
+                assert!(wait(&mut child).success());
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+        }
+    }
+    // The commands are still there, and hold nothing.
+    let before = descriptor_count();
+    drop(commands);
+    assert_eq!(descriptor_count(), before);
 }

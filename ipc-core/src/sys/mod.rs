@@ -39,6 +39,14 @@
 //!   back, and answers whether the other end is gone, which makes this one readable too;
 //! * `wait(timeout)` until it is readable; `hang_up()` is what the end of the process does as well.
 //!
+//! And the way of one end into a child process, by variables that begin with a name:
+//!
+//! * `spawn(name, &mut Command) -> io::Result<(Socket, Child)>` starts the process, gives it an end
+//!   that no other process can get at, keeps nothing of that end, and leaves the command as it was.
+//!   Where a child connects by itself, it is checked to be this one. If it fails, nothing is left;
+//! * `take(name, variables) -> io::Result<Option<Socket>>`, in the child, gives its end, once, and
+//!   takes those variables and its own out of the environment if that is safe; `is_pending(name)`.
+//!
 //! And for channels by name:
 //!
 //! * `Listening`, a mio source: `bind(&Name, &ListenerOptions)`, `accept() -> Accepted`, which does
@@ -46,6 +54,8 @@
 //! * `connect(&Name) -> io::Result<Socket>`, which does not wait for the listener;
 //! * `peer_identity(&Socket)`, `is_same_user(user_id)`, `pause(time)`;
 //! * `PATH_BYTES_MAX` and `NAMES_FROM_DIRECTORY`: how long a path may be, and what of it counts.
+//!
+//! On Unix, `os` holds the few things that Linux has and others lack.
 
 #[cfg_attr(target_os = "linux", path = "unix/memory.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "unix/no_memory.rs")]
@@ -62,6 +72,8 @@ mod os;
 
 #[cfg(unix)]
 pub(crate) use os::{NAMES_FROM_DIRECTORY, PATH_BYTES_MAX};
+#[cfg(unix)]
+pub(crate) use unix::bootstrap::{is_pending, spawn, take};
 #[cfg(unix)]
 pub(crate) use unix::named::{Listening, connect, is_same_user, pause, peer_identity};
 #[cfg(unix)]

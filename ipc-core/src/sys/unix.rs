@@ -1,4 +1,5 @@
 mod bell;
+pub(super) mod bootstrap;
 mod directory;
 pub(super) mod named;
 

@@ -1,5 +1,5 @@
 //! What Linux has and other Unix systems lack.
-#![allow(unsafe_code)] // System calls.
+#![allow(unsafe_code)] // System calls, and the environment, for which std has no safe function.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -59,4 +59,27 @@ fn peer_process(socket: BorrowedFd<'_>) -> Option<Handle> {
     // SAFETY: the kernel has just opened this descriptor for us, and nobody else knows it.
     let process = unsafe { OwnedFd::from_raw_fd(number) };
     Some(Handle::from(process).announced(HandleKind::Process))
+}
+
+/// Marks all descriptors from this one on as close-on-exec. For between fork and exec.
+pub(super) fn close_on_exec_from(first: i32) {
+    let (first, flags) = (first.cast_unsigned(), libc::CLOSE_RANGE_CLOEXEC);
+    // SAFETY: the call takes no pointers, is async-signal-safe, and closes nothing before an exec.
+    // A kernel before 5.11 refuses it: what its opener has not marked is inherited there.
+    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+}
+
+/// Takes variables out of the environment, so that no child inherits them, unless another thread
+/// runs already, since it might be reading the environment.
+pub(super) fn remove_variables<'a>(names: impl Iterator<Item = &'a str>) {
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+    if alone {
+        for name in names {
+            #[allow(clippy::disallowed_methods, reason = "this is the only thread")]
+            // SAFETY: this is the only thread, so nobody reads or writes the environment now.
+            unsafe {
+                std::env::remove_var(name)
+            };
+        }
+    }
 }

@@ -1,0 +1,123 @@
+use std::io;
+use std::process::{Child, Command};
+
+use crate::Channel;
+use crate::sys::{is_pending, spawn, take};
+
+/// Gives a child process one end of a channel, from its start.
+///
+/// The parent [spawns](Self::spawn) a [`Command`] and gets the other end; the child
+/// [takes](Self::take) its own. There is no name in between that another process could take or
+/// connect to, and nobody but the child gets the end: what other threads start at the same time
+/// does not inherit it, and no copy stays in the parent. So when either process ends, the other
+/// finds the channel closed.
+///
+/// # How it works
+///
+/// The child inherits a descriptor, and finds its number and its inode in the variables
+/// `IPC_CHANNEL_FD` and `IPC_CHANNEL_INODE`. It inherits no other descriptor above standard error,
+/// whatever this process has left inheritable (on Linux 5.11 or later): to give it more, send them.
+///
+/// The child trusts the variables only if that very socket is open there. It takes them out of its
+/// environment if no other thread runs yet (on Linux), so [take](Self::take) early. Where they stay,
+/// they do no harm: in a process further down they name nothing that is open.
+///
+/// # Cost
+///
+/// To mark the descriptor in the child alone, std has to fork, and cannot use the quicker
+/// `posix_spawn`: a start takes longer the more memory the parent uses, by some milliseconds for
+/// each gigabyte. Where that matters and the child needs no standard input, pass the end as that,
+/// see [the guide](crate#two-ends-and-another-process).
+///
+/// # Examples
+///
+/// In the parent:
+///
+/// ```no_run
+/// use std::process::Command;
+/// use ipc_core::{Bootstrap, Message};
+///
+/// let (mut channel, mut child) = Bootstrap::new().spawn(&mut Command::new("worker"))?;
+/// channel.send_deadline(Message::new(1, "hello"), None)?;
+/// let answer = channel.recv_deadline(None)?;
+/// child.wait()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// and in the child:
+///
+/// ```
+/// use ipc_core::{Bootstrap, Message};
+///
+/// match Bootstrap::new().take()? {
+///     Some(mut channel) => {
+///         let message = channel.recv_deadline(None)?;
+///         channel.send_deadline(Message::new(2, message.payload), None)?;
+///     }
+///     None => println!("started by hand"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    name: &'static str,
+    beside: &'static [&'static str],
+}
+
+impl Bootstrap {
+    /// A bootstrap with the name `IPC_CHANNEL`.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::named("IPC_CHANNEL")
+    }
+
+    /// A bootstrap whose variables begin with this name, the same one in the parent and the child.
+    ///
+    /// It is for libraries: two that start processes don't get into each other's way then.
+    #[must_use]
+    pub const fn named(name: &'static str) -> Self {
+        Self { name, beside: &[] }
+    }
+
+    /// Names further variables that the parent sets, with [`Command::env`], for the child alone:
+    /// [`take`](Self::take) takes them out of the environment with its own, so read them before.
+    #[must_use]
+    pub const fn with_variables(self, names: &'static [&'static str]) -> Self {
+        Self { beside: names, ..self }
+    }
+
+    /// Starts a process that gets one end of a channel, and gives the other.
+    ///
+    /// The command may be used again, with or without a bootstrap.
+    ///
+    /// # Errors
+    ///
+    /// What [`Command::spawn`] reports, and the system when a channel is made. No process is left.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<(Channel, Child)> {
+        let (socket, child) = spawn(self.name, command)?;
+        Ok((Channel::new(socket), child))
+    }
+
+    /// This process's end; `None` when it was not started by a [`spawn`](Self::spawn), or has taken
+    /// its end before.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the variables hold nonsense, `NotFound` when they name something that is
+    /// not the channel, and is left alone: this process was not meant, but has inherited them.
+    pub fn take(&self) -> io::Result<Option<Channel>> {
+        Ok(take(self.name, self.beside)?.map(Channel::new))
+    }
+
+    /// Whether this process was given an end that it has not taken yet.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        is_pending(self.name)
+    }
+}
+
+impl Default for Bootstrap {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,145 @@
+//! A channel's end on its way into a child process: an inherited descriptor.
+#![allow(unsafe_code)] // adopting a descriptor by its number, and what happens between fork and exec
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::Socket;
+use crate::sys::os;
+
+/// The markers whose descriptors this process has taken: none is given out twice.
+static TAKEN: Mutex<BTreeSet<Marker>> = Mutex::new(BTreeSet::new());
+
+/// No descriptor.
+const NONE: RawFd = -1;
+
+/// What the environment says of a descriptor: its number, and the inode of what is open there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Marker {
+    number: RawFd,
+    inode: u64,
+}
+
+pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Child)> {
+    let (ours, theirs) = Socket::pair()?;
+    // Close-on-exec at all times, so that what other threads start meanwhile does not get it.
+    let mut theirs = theirs.into_fd();
+    if theirs.as_raw_fd() <= libc::STDERR_FILENO {
+        // The child's own standard streams will come there. A duplicate lies above them.
+        theirs = theirs.try_clone()?;
+    }
+    let names = variables(name);
+    command.env(&names[1], fstat(&theirs)?.st_ino.to_string());
+    command.env(&names[0], theirs.as_raw_fd().to_string());
+    // The command keeps its hooks for good; this one does nothing in later processes.
+    let number = Arc::new(AtomicI32::new(theirs.as_raw_fd()));
+    let hook = {
+        let number = Arc::clone(&number);
+        move || match number.load(Ordering::Relaxed) {
+            NONE => Ok(()),
+            number => inherit_only(number),
+        }
+    };
+    // SAFETY: between fork and exec, the hook loads an atomic and makes two system calls; it
+    // allocates nothing and takes no lock.
+    unsafe { command.pre_exec(hook) };
+    let child = command.spawn();
+    number.store(NONE, Ordering::Relaxed);
+    for name in &names {
+        command.env_remove(name);
+    }
+    drop(theirs);
+    Ok((ours, child?))
+}
+
+pub(crate) fn take(name: &str, beside: &[&str]) -> io::Result<Option<Socket>> {
+    let names = variables(name);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let values = names.each_ref().map(std::env::var_os);
+    os::remove_variables(names.iter().map(String::as_str).chain(beside.iter().copied()));
+    let Some(marker) = Marker::parse(values).map_err(|()| nonsense(&names))? else {
+        return Ok(None);
+    };
+    if taken.contains(&marker) {
+        return Ok(None);
+    }
+    let Some(borrowed) = marker.find() else { return Err(stale(&names[0], marker)) };
+    let socket = Socket::from_fd(borrowed.try_clone_to_owned()?)?;
+    taken.insert(marker);
+    // SAFETY: this is the socket that the parent has made for this process alone: the inode says
+    // so, it was inherited and not opened here, and the set above sees to it that it is taken
+    // once. So nobody else in this process owns it.
+    drop(unsafe { OwnedFd::from_raw_fd(marker.number) });
+    Ok(Some(socket))
+}
+
+pub(crate) fn is_pending(name: &str) -> bool {
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    match Marker::parse(variables(name).map(std::env::var_os)) {
+        Ok(Some(marker)) => !taken.contains(&marker) && marker.find().is_some(),
+        Ok(None) | Err(()) => false,
+    }
+}
+
+impl Marker {
+    /// `None` when there is nothing, an error when there is nonsense.
+    fn parse(values: [Option<OsString>; 2]) -> Result<Option<Self>, ()> {
+        let [number, inode] = match values {
+            [None, None] => return Ok(None),
+            [number, inode] => [number.ok_or(())?, inode.ok_or(())?],
+        };
+        let number = number.to_str().and_then(|number| number.parse().ok()).ok_or(())?;
+        let inode = inode.to_str().and_then(|inode| inode.parse().ok()).ok_or(())?;
+        Ok(Some(Self { number, inode }))
+    }
+
+    /// The descriptor, if it is still the one that was inherited.
+    fn find(self) -> Option<BorrowedFd<'static>> {
+        // SAFETY: fcntl on any number is safe; it fails with EBADF where nothing is open.
+        let flags = Errno::result(unsafe { libc::fcntl(self.number, libc::F_GETFD) }).ok()?;
+        if flags & libc::FD_CLOEXEC != 0 {
+            return None; // nothing that a process has inherited is
+        }
+        // SAFETY: it is open, as fcntl has just shown. Should another thread close it meanwhile,
+        // the calls on it fail, or find another inode.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(self.number) };
+        fstat(borrowed.as_fd()).is_ok_and(|found| found.st_ino == self.inode).then_some(borrowed)
+    }
+}
+
+/// In the child: lets the program that is about to be executed have this descriptor, and none but
+/// it above standard error, as far as the system can do that.
+fn inherit_only(number: RawFd) -> io::Result<()> {
+    os::close_on_exec_from(libc::STDERR_FILENO + 1);
+    // SAFETY: fcntl with F_SETFD takes no pointer; the number is open, because the parent holds
+    // the descriptor until the child has executed its program.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
+    Ok(())
+}
+
+fn variables(name: &str) -> [String; 2] {
+    [format!("{name}_FD"), format!("{name}_INODE")]
+}
+
+fn nonsense([number, inode]: &[String; 2]) -> io::Error {
+    let text = format!("{number} and {inode} are set, but not by a parent process; unset them");
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+fn stale(variable: &str, marker: Marker) -> io::Error {
+    let text = format!(
+        "{variable} names descriptor {}, which is not the channel that a parent has passed; it \
+         was meant for another process, which did not unset it",
+        marker.number
+    );
+    io::Error::new(io::ErrorKind::NotFound, text)
+}
