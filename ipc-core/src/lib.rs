@@ -14,22 +14,19 @@
 //!
 //! # Guide
 //!
-//! ## Two ends, and another process
+//! ## A child process
 //!
-//! [`Channel::pair`] makes the two ends. One stays; the other goes to a child process by
-//! [`Channel::into_fd`], and becomes a channel again there by [`Channel::from_fd`]. The simplest
-//! way to hand it over is as the child's standard input:
+//! [`Bootstrap`] starts a process with one end of a channel, and gives the other:
 //!
 //! ```no_run
-//! use std::process::{Command, Stdio};
-//! use ipc_core::{Channel, Message};
+//! use std::process::Command;
+//! use ipc_core::{Bootstrap, Message};
 //!
-//! let (mut ours, theirs) = Channel::pair()?;
-//! let mut child = Command::new("worker").stdin(Stdio::from(theirs.into_fd())).spawn()?;
+//! let (mut channel, mut child) = Bootstrap::new().spawn(&mut Command::new("worker"))?;
 //!
 //! // A listening socket, for the child to accept from.
 //! let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
-//! ours.send_deadline(Message::new(1, "http").with_handle(listener), None)?;
+//! channel.send_deadline(Message::new(1, "http").with_handle(listener), None)?;
 //! # child.wait()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -38,10 +35,9 @@
 //!
 //! ```no_run
 //! use std::net::TcpListener;
-//! use std::os::fd::AsFd;
-//! use ipc_core::Channel;
+//! use ipc_core::Bootstrap;
 //!
-//! let mut channel = Channel::from_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+//! let mut channel = Bootstrap::new().take()?.ok_or("start me from another program")?;
 //! let mut message = channel.recv_deadline(None)?;
 //! let listener = message.take_handle::<TcpListener>(0)?;
 //! println!("{} on {}", String::from_utf8_lossy(&message.payload), listener.local_addr()?);
@@ -50,6 +46,12 @@
 //!
 //! A handle that arrives is whatever the peer chose to send. [`Message::take_handle`] asks the
 //! system what it is before it gives it out, and what nobody takes is closed with the message.
+//!
+//! ## Two ends
+//!
+//! [`Channel::pair`] makes two ends, for two threads, or for a process that is started in another
+//! way: [`Channel::into_fd`] gives the descriptor of one, and [`Channel::from_fd`] makes a channel
+//! of it again.
 //!
 //! ## By name
 //!

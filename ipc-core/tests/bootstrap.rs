@@ -12,6 +12,8 @@ use ipc_core::{Bootstrap, Channel, Message};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use util::{expect_closed, inode, recv, role_command, soon, this_binary, wait};
 
+const ADOPTED: &str = "IPC_TEST_STDIN_IS_ADOPTED";
+
 fn command(role: &str) -> Command {
     let mut command = role_command(this_binary(), role);
     command.stdin(Stdio::null());
@@ -45,12 +47,16 @@ fn make_inheritable(fd: impl AsFd) {
 
 #[test]
 fn a_child_gets_one_end_and_the_parent_the_other() {
-    let (mut channel, mut child) = spawn("role_echo");
-    channel.send_deadline(Message::new(1, "hello"), soon()).expect("it is read");
-    let message = recv(&mut channel);
-    assert_eq!((message.kind, message.payload.as_slice()), (2, b"hello".as_slice()));
-    assert!(wait(&mut child).success());
-    expect_closed(&mut channel);
+    for bootstrap in [Bootstrap::new(), Bootstrap::new().on_stdin()] {
+        let mut command = command("role_echo");
+        let (mut channel, mut child) = bootstrap.spawn(&mut command).expect("a process");
+        channel.send_deadline(Message::new(1, "hello"), soon()).expect("it is read");
+        let message = recv(&mut channel);
+        assert_eq!((message.kind, message.payload.as_slice()), (2, b"hello".as_slice()));
+        assert!(wait(&mut child).success());
+        expect_closed(&mut channel);
+        drop(command);
+    }
 }
 
 #[test]
@@ -156,10 +162,7 @@ fn a_command_that_was_used_is_as_it_was() {
     let (mut channel, child) = bootstrap.spawn(&mut command).expect("a process");
     assert_eq!(said(child), "Ok(Some)");
     expect_closed(&mut channel);
-    // The hook of the first process has nothing to do with this one.
-    let bystander = UnixStream::pair().expect("a pair");
     assert_eq!(said(command.spawn().expect("a process")), "Ok(None)");
-    drop(bystander);
 }
 
 /// What the role `role_say_take` says.
@@ -174,11 +177,14 @@ fn said(mut child: Child) -> String {
     line.1.to_owned()
 }
 
-/// Says what comes of taking.
+/// Says what comes of taking; before, somebody else may have made the standard input theirs.
 #[test]
 fn role_say_take() {
     if !util::is_role() {
         return;
+    }
+    if std::env::var_os(ADOPTED).is_some() {
+        fcntl(std::io::stdin(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("it is open");
     }
     let before = table();
     let pending = Bootstrap::new().is_pending();
@@ -233,13 +239,24 @@ fn f96_a_descriptor_that_is_not_the_channel_is_left_alone() {
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     make_inheritable(&theirs);
     let number = theirs.as_raw_fd().to_string();
-    let said = take_with(Some(&number), Some("1"));
-    assert!(said.starts_with("NotFound"), "{said}");
+    let answer = take_with(Some(&number), Some("1"));
+    assert!(answer.starts_with("NotFound"), "{answer}");
     drop(ours);
+    // The right one, which somebody in the child has made their own already.
+    for (is_adopted, expected) in [(false, "Ok(Some)"), (true, "NotFound")] {
+        let (_ours, theirs) = UnixStream::pair().expect("a pair");
+        let inode = inode(&theirs).to_string();
+        let mut command = command("role_say_take");
+        command.arg("--nocapture").stdin(OwnedFd::from(theirs)).stdout(Stdio::piped());
+        command.envs(is_adopted.then_some((ADOPTED, "")));
+        command.env("IPC_CHANNEL_FD", "0").env("IPC_CHANNEL_INODE", inode);
+        let answer = said(command.spawn().expect("a process"));
+        assert!(answer.starts_with(expected), "{answer}");
+    }
     // The right inode, and no socket.
     let pipe: OwnedFd = std::io::pipe().expect("a pipe").0.into();
     make_inheritable(&pipe);
     let number = pipe.as_raw_fd().to_string();
-    let said = take_with(Some(&number), Some(&inode(&pipe).to_string()));
-    assert!(said.starts_with("InvalidInput") && said.contains("no socket"), "{said}");
+    let answer = take_with(Some(&number), Some(&inode(&pipe).to_string()));
+    assert!(answer.starts_with("InvalidInput") && answer.contains("no socket"), "{answer}");
 }

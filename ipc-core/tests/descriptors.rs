@@ -159,9 +159,10 @@ fn in_a_set() {
 
 fn given_to_children() {
     let mut commands: Vec<_> =
-        (0..10).map(|n| Command::new(if n == 0 { "/nonexistent" } else { "true" })).collect();
-    for command in &mut commands {
-        match Bootstrap::new().spawn(command) {
+        (0..10).map(|n| Command::new(if n < 2 { "/nonexistent" } else { "true" })).collect();
+    let ways = [Bootstrap::new(), Bootstrap::new().on_stdin()];
+    for (command, way) in commands.iter_mut().zip(ways.iter().cycle()) {
+        match way.spawn(command) {
             Ok((mut channel, mut child)) => {
                 expect_closed(&mut channel);
                 assert!(wait(&mut child).success());

@@ -43,7 +43,8 @@
 //!
 //! * `spawn(name, &mut Command) -> io::Result<(Socket, Child)>` starts the process, gives it an end
 //!   that no other process can get at, keeps nothing of that end, and leaves the command as it was.
-//!   Where a child connects by itself, it is checked to be this one. If it fails, nothing is left;
+//!   Where a child connects by itself, it is checked to be this one. If it fails, nothing is left.
+//!   `spawn_on_stdin` likewise, but it must not fork; where nothing does, it is the same;
 //! * `take(name, variables) -> io::Result<Option<Socket>>`, in the child, gives its end, once, and
 //!   takes those variables and its own out of the environment if that is safe; `is_pending(name)`.
 //!
@@ -73,7 +74,7 @@ mod os;
 #[cfg(unix)]
 pub(crate) use os::{NAMES_FROM_DIRECTORY, PATH_BYTES_MAX};
 #[cfg(unix)]
-pub(crate) use unix::bootstrap::{is_pending, spawn, take};
+pub(crate) use unix::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
 #[cfg(unix)]
 pub(crate) use unix::named::{Listening, connect, is_same_user, pause, peer_identity};
 #[cfg(unix)]

@@ -1,12 +1,13 @@
 //! A channel's end on its way into a child process: an inherited descriptor.
-#![allow(unsafe_code)] // adopting a descriptor by its number, and what happens between fork and exec
+#![allow(unsafe_code)] // descriptors by their numbers, and calls between fork and exec
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,11 +38,9 @@ pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Ch
         // The child's own standard streams will come there. A duplicate lies above them.
         theirs = theirs.try_clone()?;
     }
-    let names = variables(name);
-    command.env(&names[1], fstat(&theirs)?.st_ino.to_string());
-    command.env(&names[0], theirs.as_raw_fd().to_string());
+    let marker = Marker::of(&theirs, theirs.as_raw_fd())?;
     // The command keeps its hooks for good; this one does nothing in later processes.
-    let number = Arc::new(AtomicI32::new(theirs.as_raw_fd()));
+    let number = Arc::new(AtomicI32::new(marker.number));
     let hook = {
         let number = Arc::clone(&number);
         move || match number.load(Ordering::Relaxed) {
@@ -52,12 +51,20 @@ pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Ch
     // SAFETY: between fork and exec, the hook loads an atomic and makes two system calls; it
     // allocates nothing and takes no lock.
     unsafe { command.pre_exec(hook) };
-    let child = command.spawn();
+    let child = spawn_marked(name, command, marker);
     number.store(NONE, Ordering::Relaxed);
-    for name in &names {
-        command.env_remove(name);
-    }
     drop(theirs);
+    Ok((ours, child?))
+}
+
+pub(crate) fn spawn_on_stdin(name: &str, command: &mut Command) -> io::Result<(Socket, Child)> {
+    let (ours, theirs) = Socket::pair()?;
+    let theirs = theirs.into_fd();
+    let marker = Marker::of(&theirs, libc::STDIN_FILENO)?;
+    command.stdin(theirs);
+    let child = spawn_marked(name, command, marker);
+    // It would keep the child's end.
+    command.stdin(Stdio::null());
     Ok((ours, child?))
 }
 
@@ -75,10 +82,15 @@ pub(crate) fn take(name: &str, beside: &[&str]) -> io::Result<Option<Socket>> {
     let Some(borrowed) = marker.find() else { return Err(stale(&names[0], marker)) };
     let socket = Socket::from_fd(borrowed.try_clone_to_owned()?)?;
     taken.insert(marker);
-    // SAFETY: this is the socket that the parent has made for this process alone: the inode says
-    // so, it was inherited and not opened here, and the set above sees to it that it is taken
-    // once. So nobody else in this process owns it.
-    drop(unsafe { OwnedFd::from_raw_fd(marker.number) });
+    if marker.number == libc::STDIN_FILENO {
+        // What this process starts would inherit it, and what it opens next would be its input.
+        nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    } else {
+        // SAFETY: this is the socket that the parent has made for this process alone: the inode
+        // says so, it was inherited and not opened here, and the set above sees to it that it is
+        // taken once. So nobody else in this process owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(marker.number) });
+    }
     Ok(Some(socket))
 }
 
@@ -90,7 +102,21 @@ pub(crate) fn is_pending(name: &str) -> bool {
     }
 }
 
+/// Starts a process whose environment holds the marker, and no later one's of this command.
+fn spawn_marked(name: &str, command: &mut Command, marker: Marker) -> io::Result<Child> {
+    let [number, inode] = variables(name);
+    command.env(&number, marker.number.to_string()).env(&inode, marker.inode.to_string());
+    let child = command.spawn();
+    command.env_remove(&number).env_remove(&inode);
+    child
+}
+
 impl Marker {
+    /// For this descriptor, which the child will have under that number.
+    fn of(fd: &OwnedFd, number: RawFd) -> io::Result<Self> {
+        Ok(Self { number, inode: fstat(fd)?.st_ino })
+    }
+
     /// `None` when there is nothing, an error when there is nonsense.
     fn parse(values: [Option<OsString>; 2]) -> Result<Option<Self>, ()> {
         let [number, inode] = match values {
