@@ -32,6 +32,11 @@ pub fn inbox(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(choice) = input.arbitrary() else { return };
     let mut world = World::new(limits(choice));
+    if choice & 64 != 0 {
+        let packet_bytes_max = if choice & 128 == 0 { 192 * 1024 } else { 20_000 };
+        world.outbox = Outbox::of_packets(world.limits, packet_bytes_max);
+        world.is_of_packets = true;
+    }
     for _ in 0..OPERATIONS_MAX {
         if input.is_empty() {
             break;
@@ -136,6 +141,8 @@ struct World {
     outbox: Outbox<Handle>,
     socket: Socket,
     inbox: Inbox<Handle>,
+    /// Each write arrives as one read.
+    is_of_packets: bool,
     delivered: Vec<Message<Handle>>,
     failure: Option<ProtocolError>,
 
@@ -157,6 +164,7 @@ impl World {
             outbox: Outbox::new(limits),
             socket: Socket::default(),
             inbox: Inbox::new(limits),
+            is_of_packets: false,
             delivered: Vec::new(),
             failure: None,
             accepted: Vec::new(),
@@ -214,6 +222,7 @@ impl World {
 
     fn send(&mut self, room: usize) {
         let mut bytes = Vec::new();
+        let room = if self.is_of_packets { usize::MAX } else { room };
         for slice in self.outbox.slices() {
             bytes.extend_from_slice(&slice[..slice.len().min(room - bytes.len())]);
         }
@@ -242,7 +251,16 @@ impl World {
         if self.failure.is_some() {
             return;
         }
-        let (bytes, handles) = if room.is_multiple_of(3) {
+        let (bytes, handles) = if self.is_of_packets {
+            let Some((packet, handles)) = self.socket.writes.pop_front() else { return };
+            if self.inbox.room(true).put(&packet) < packet.len() {
+                assert!(!self.is_honest, "a packet of an honest peer finds room");
+                self.failure = Some(ProtocolError::PacketTooLarge);
+                self.inbox.fail(ProtocolError::PacketTooLarge);
+                return;
+            }
+            (packet, handles)
+        } else if room.is_multiple_of(3) {
             let spare = self.inbox.spare();
             assert!(!spare.is_empty(), "there is room once all messages are taken out");
             let (bytes, handles) = self.socket.read(room.min(spare.len()));
