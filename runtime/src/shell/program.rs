@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,8 +9,8 @@ use std::process::{Command, Stdio};
 use ipc_core::{Channel, Limits};
 
 use crate::event::WorkerId;
-use crate::sys::{self, Process};
-use crate::worker::{CHANNEL_VARIABLE, ID_VARIABLE, INODE_VARIABLE};
+use crate::sys::Process;
+use crate::worker::{BOOTSTRAP, ID_VARIABLE};
 
 /// The largest message that a worker may send, in bytes: an address to listen on.
 const WORKER_MESSAGE_BYTES_MAX: usize = 8 << 10;
@@ -30,22 +29,17 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a worker; gives its process and our end of its channel.
     pub(super) fn spawn(&self, worker: WorkerId) -> io::Result<(Process, Channel)> {
-        let (ours, theirs) = Channel::pair()?;
-        let theirs = theirs.into_fd();
         let mut command = self.command();
-        command
-            .env(ID_VARIABLE, worker.to_string())
-            .env(CHANNEL_VARIABLE, theirs.as_raw_fd().to_string())
-            .env(INODE_VARIABLE, sys::inode(theirs.as_fd())?.to_string())
-            .stdin(Stdio::null());
-        sys::pass_channel(&mut command, theirs);
-        let process = Process::spawn(&mut command)?;
+        // Its own process group keeps a terminal's Ctrl-C from it.
+        command.env(ID_VARIABLE, worker.to_string()).stdin(Stdio::null()).process_group(0);
+        let (channel, child) = BOOTSTRAP.spawn(&mut command)?;
+        let process = Process::of_child(child)?;
         let limits = Limits {
             payload_bytes_max: WORKER_MESSAGE_BYTES_MAX,
             handles_per_message_max: 1, // what the master sends; a worker's are refused on receipt
             ..Limits::default()
         };
-        Ok((process, ours.with_limits(limits)))
+        Ok((process, channel.with_limits(limits)))
     }
 
     fn command(&self) -> Command {

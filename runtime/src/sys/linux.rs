@@ -1,13 +1,12 @@
 //! Linux.
 #![allow(unsafe_code)] // system calls that no safe wrapper offers
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::Child;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -39,9 +38,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`, as the leader of a process group of its own.
-    pub(crate) fn spawn(command: &mut Command) -> io::Result<Process> {
-        let mut child = command.process_group(0).spawn()?;
+    /// Holds a child that nobody has waited for; kills it if that fails.
+    pub(crate) fn of_child(mut child: Child) -> io::Result<Process> {
         let pid = child.id();
         // The child is not reaped before we do it, so its pid is still its own.
         match pidfd_open(pid) {
@@ -111,77 +109,6 @@ fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the call succeeded, so `fd` is open and nobody else's (and close-on-exec).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Lets `command`'s process inherit `channel`, under the same number, and no other descriptor above
-/// standard error, whatever the rest of this process has left open.
-pub(crate) fn pass_channel(command: &mut Command, channel: OwnedFd) {
-    let mark = move || {
-        let fd = channel.as_raw_fd();
-        // SAFETY: both calls are async-signal-safe, take no pointers, and concern this process's
-        // descriptors only; `fd` is open because the closure owns it. An old kernel without
-        // close_range is as safe, only less thorough.
-        unsafe {
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            Errno::result(libc::fcntl(fd, libc::F_SETFD, 0))?;
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec, `mark` makes two system calls and allocates nothing.
-    unsafe { command.pre_exec(mark) };
-}
-
-/// What tells an open socket from all others of this machine.
-pub(crate) fn inode(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    Ok(nix::sys::stat::fstat(socket)?.st_ino)
-}
-
-/// Whether the file with this `inode` is open under the number `fd`.
-pub(crate) fn is_open(fd: RawFd, inode: u64) -> bool {
-    // SAFETY: fcntl on any number is safe; it fails with EBADF where nothing is open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return false;
-    }
-    // SAFETY: `fd` is open, as fcntl has just shown. Should another thread close it meanwhile,
-    // fstat fails, or reports another inode.
-    self::inode(unsafe { BorrowedFd::borrow_raw(fd) }).is_ok_and(|found| found == inode)
-}
-
-/// Takes over the descriptor that the master passed as number `fd`, if it is the socket with this
-/// `inode`: any other is somebody else's, and is not touched.
-///
-/// The caller calls this once at most for the number that its environment names.
-pub(crate) fn inherited_channel(fd: RawFd, inode: u64) -> io::Result<OwnedFd> {
-    if !is_open(fd, inode) {
-        let text = format!("descriptor {fd} is not open, or not the master's");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    // SAFETY: `fd` is the very socket that the master made for this process alone, so nobody else
-    // here owns it; and the caller asks once.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: fcntl with F_SETFD on a descriptor that we own.
-    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    Ok(socket)
-}
-
-/// Reads variables and takes them out of the environment, so that no child inherits them.
-///
-/// They stay where another thread runs already, since it might be reading the environment; a
-/// process that does inherit them finds the descriptor closed, and knows by that that they are not
-/// for it.
-pub(crate) fn take_from_environment<const N: usize>(names: [&str; N]) -> [Option<OsString>; N] {
-    let values = names.map(std::env::var_os);
-    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
-    if alone {
-        for name in names {
-            #[allow(clippy::disallowed_methods, reason = "this is the only thread")]
-            // SAFETY: this is the only thread, so nobody reads or writes the environment now.
-            unsafe {
-                std::env::remove_var(name)
-            };
-        }
-    }
-    values
 }
 
 /// The two ends of a mailbox for about `connections` connections: what is sent on the first comes

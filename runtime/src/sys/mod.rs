@@ -2,8 +2,7 @@
 //!
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
-//! `pass_channel`, `inode`, `is_open` and `inherited_channel` (the channel's way into a child);
-//! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `take_from_environment`;
+//! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor);
 //! `raise_descriptor_limit`; `is_shortage`, `accept_failure` (what errors mean).
 
 #[cfg(not(target_os = "linux"))]
@@ -17,7 +16,6 @@ mod timer;
 pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
-    AcceptFailure, EADDRINUSE, EMFILE, ESHUTDOWN, Process, accept_failure, inherited_channel,
-    inode, is_open, is_shortage, mailbox_pair, pass_channel, path_from_bytes,
-    raise_descriptor_limit, take_from_environment, waiting_bytes,
+    AcceptFailure, EADDRINUSE, EMFILE, ESHUTDOWN, Process, accept_failure, is_shortage,
+    mailbox_pair, path_from_bytes, raise_descriptor_limit, waiting_bytes,
 };

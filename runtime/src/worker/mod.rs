@@ -4,7 +4,6 @@ mod connection;
 mod control;
 mod listener;
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ipc_core::{Channel, Limits};
+use ipc_core::{Bootstrap, Channel, Limits};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -26,16 +25,13 @@ use crate::clock::deadline;
 use crate::error::Error;
 use crate::event::WorkerId;
 use crate::machine::{FromWorker, PROTOCOL_VERSION, ToWorker};
-use crate::sys;
 
 /// The variable that tells a process that it is a worker: its id.
 pub(crate) const ID_VARIABLE: &str = "CLUSTER_WORKER_ID";
 
-/// The variable with the number of the descriptor that is the worker's channel.
-pub(crate) const CHANNEL_VARIABLE: &str = "CLUSTER_CHANNEL_FD";
-
-/// The variable with the inode of that descriptor, by which a process knows that it is for it.
-pub(crate) const INODE_VARIABLE: &str = "CLUSTER_CHANNEL_INODE";
+/// The channel's way from the master into a worker: `CLUSTER_CHANNEL_FD`, `CLUSTER_CHANNEL_INODE`.
+pub(crate) const BOOTSTRAP: Bootstrap =
+    Bootstrap::named("CLUSTER_CHANNEL").with_variables(&[ID_VARIABLE]);
 
 /// Whether this process has taken its part in a cluster.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -78,23 +74,22 @@ impl Worker {
         if TAKEN.load(Ordering::Acquire) {
             return Err(Error::handshake("it has taken its part in the cluster already"));
         }
-        let variables = [ID_VARIABLE, CHANNEL_VARIABLE, INODE_VARIABLE];
-        let Some(marker) = Marker::parse(sys::take_from_environment(variables))? else {
-            return Ok(None);
-        };
-        match sys::inherited_channel(marker.channel, marker.inode) {
-            Ok(channel) => {
-                TAKEN.store(true, Ordering::Release);
-                let channel = Channel::from_fd(channel)
-                    .map_err(|error| Error::io("use the channel to the master", error))?;
-                Worker::greet(marker.id, channel.with_limits(limits())).map(Some)
-            }
-            Err(error) => {
+        let Some(id) = std::env::var_os(ID_VARIABLE) else { return Ok(None) };
+        let channel = match BOOTSTRAP.take() {
+            Ok(Some(channel)) => channel,
+            Ok(None) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Inherited from a worker that did not take them: they are not for this process.
-                tracing::warn!(%error, "{CHANNEL_VARIABLE} names no channel; this is no worker");
-                Ok(None)
+                tracing::warn!(%error, "this is no worker");
+                return Ok(None);
             }
-        }
+            Err(error) => return Err(Error::io("use the channel to the master", error)),
+        };
+        TAKEN.store(true, Ordering::Release);
+        let id = id.to_str().and_then(|id| id.parse().ok()).ok_or_else(|| {
+            Error::handshake(format!("{ID_VARIABLE} is set, but not by a cluster; unset it"))
+        })?;
+        Worker::greet(id, channel.with_limits(limits())).map(Some)
     }
 
     fn greet(expected: WorkerId, mut channel: Channel) -> Result<Worker, Error> {
@@ -226,44 +221,10 @@ impl Source for Worker {
     }
 }
 
-/// What the environment of a worker says.
-struct Marker {
-    id: WorkerId,
-    channel: i32,
-    inode: u64,
-}
-
-impl Marker {
-    fn parse([id, channel, inode]: [Option<OsString>; 3]) -> Result<Option<Marker>, Error> {
-        let (Some(id), Some(channel), Some(inode)) = (id, channel, inode) else { return Ok(None) };
-        let parse = || {
-            Some(Marker {
-                id: id.to_str()?.parse().ok()?,
-                channel: channel.to_str()?.parse().ok()?,
-                inode: inode.to_str()?.parse().ok()?,
-            })
-        };
-        parse().map(Some).ok_or_else(|| {
-            Error::handshake(format!(
-                "{ID_VARIABLE}, {CHANNEL_VARIABLE} and {INODE_VARIABLE} are set, but not by a \
-                 cluster; unset them"
-            ))
-        })
-    }
-
-    /// Whether this process was started as a worker and has not taken its part yet.
-    fn waits() -> bool {
-        let variables = [ID_VARIABLE, CHANNEL_VARIABLE, INODE_VARIABLE];
-        let marker = Marker::parse(variables.map(std::env::var_os)).ok().flatten();
-        !TAKEN.load(Ordering::Acquire)
-            && marker.is_some_and(|marker| sys::is_open(marker.channel, marker.inode))
-    }
-}
-
 /// Fails in a process that was started as a worker and becomes a master instead: its workers would
 /// do the same, without end.
 pub(crate) fn refuse_to_be_master() -> Result<(), Error> {
-    if Marker::waits() {
+    if std::env::var_os(ID_VARIABLE).is_some() && BOOTSTRAP.is_pending() {
         return Err(Error::invalid(
             "this process is a worker of a cluster; it has to call Worker::from_env before it \
              starts a cluster of its own",
