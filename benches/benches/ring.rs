@@ -1,4 +1,5 @@
-//! What a message through shared memory costs: iceoryx2's ways beside each other.
+//! What a message through shared memory costs: `ours` beside iceoryx2, and beside what one would
+//! write by hand, `raw`.
 //!
 //! The process at the other end is this very program with other arguments; it sends back what the
 //! bench asks for. README.md says what is measured, and how to read it.
@@ -10,10 +11,14 @@ mod contender;
 mod end;
 #[path = "ring/iceoryx2.rs"]
 mod iceoryx2;
+#[path = "ring/ours.rs"]
+mod ours;
 #[path = "support/peer.rs"]
 mod peer;
 #[path = "support/processor.rs"]
 mod processor;
+#[path = "ring/raw.rs"]
+mod raw;
 #[path = "support/report.rs"]
 mod report;
 
@@ -67,11 +72,27 @@ impl Subject {
 
     /// Who is measured, and beside whom.
     fn pairs(self) -> &'static [(Contender, Contender)] {
+        use Contender::{
+            Iceoryx2, Iceoryx2Event, Iceoryx2Loan, Ours, OursAdaptive, OursInPlace, OursSleeping,
+            Raw, RawFutex,
+        };
         match self {
-            Subject::Spinning | Subject::Throughput => {
-                &[(Contender::Iceoryx2Loan, Contender::Iceoryx2)]
+            Subject::Spinning => &[
+                (Raw, Raw),
+                (Ours, Raw),
+                (Ours, Iceoryx2),
+                (OursInPlace, Iceoryx2Loan),
+                (OursAdaptive, Ours),
+            ],
+            Subject::Sleeping => &[
+                (RawFutex, RawFutex),
+                (OursSleeping, RawFutex),
+                (OursAdaptive, RawFutex),
+                (Iceoryx2Event, RawFutex),
+            ],
+            Subject::Throughput => {
+                &[(Raw, Raw), (Ours, Raw), (Ours, Iceoryx2), (OursInPlace, Iceoryx2Loan)]
             }
-            Subject::Sleeping => &[(Contender::Iceoryx2Event, Contender::Iceoryx2Event)],
         }
     }
 }

@@ -6,16 +6,31 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use ipc_core::shm::SharedMemory;
 use ipc_core::{Channel, Message, RecvError};
 
 use crate::end::Connection;
 use crate::iceoryx2::{self, Folder, Side};
+use crate::ours;
 use crate::peer::Peer;
+use crate::raw::{self, Waiting};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
+    /// Rings by hand.
+    Raw,
+    /// Likewise, with a futex.
+    RawFutex,
+    /// `ipc-core`, looking until there is something; messages are copied in and out.
+    Ours,
+    /// Likewise, with messages that stay where they are.
+    OursInPlace,
+    /// As it is without settings: it looks for a while, and then sleeps.
+    OursAdaptive,
+    /// It always sleeps.
+    OursSleeping,
     /// `iceoryx2`, polled, with messages that are copied in and out.
     Iceoryx2,
     /// Likewise, with messages that stay where they are.
@@ -34,11 +49,26 @@ pub(crate) struct Link {
 }
 
 impl Contender {
-    const ALL: [Contender; 3] =
-        [Contender::Iceoryx2, Contender::Iceoryx2Loan, Contender::Iceoryx2Event];
+    const ALL: [Contender; 9] = [
+        Contender::Raw,
+        Contender::RawFutex,
+        Contender::Ours,
+        Contender::OursInPlace,
+        Contender::OursAdaptive,
+        Contender::OursSleeping,
+        Contender::Iceoryx2,
+        Contender::Iceoryx2Loan,
+        Contender::Iceoryx2Event,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Contender::Raw => "raw",
+            Contender::RawFutex => "raw-futex",
+            Contender::Ours => "ours",
+            Contender::OursInPlace => "ours-in-place",
+            Contender::OursAdaptive => "ours-adaptive",
+            Contender::OursSleeping => "ours-sleeping",
             Contender::Iceoryx2 => "iceoryx2",
             Contender::Iceoryx2Loan => "iceoryx2-loan",
             Contender::Iceoryx2Event => "iceoryx2-event",
@@ -48,17 +78,25 @@ impl Contender {
     /// Starts a process, and connects to it. At most `queued` messages wait in the connection.
     pub(crate) fn start(self, bytes: usize, queued: usize) -> Result<Link> {
         let (mut control, theirs) = Channel::pair()?;
+        let mut setup = Message::new(READY, []);
         let mut folder = None;
-        let connection: Box<dyn Connection> = match self {
-            Contender::Iceoryx2 | Contender::Iceoryx2Loan | Contender::Iceoryx2Event => {
-                let folder = folder.insert(Folder::new()?);
-                self.iceoryx2(folder, Side::Bench, bytes, queued)?
+        let connection = match self {
+            Contender::Raw | Contender::RawFutex => {
+                let memory = raw::Rings::memory(bytes, queued)?;
+                for memory in &memory {
+                    setup.handles.push(memory.try_clone()?.into());
+                }
+                self.raw(memory, bytes)
             }
+            Contender::Iceoryx2 | Contender::Iceoryx2Loan | Contender::Iceoryx2Event => {
+                self.iceoryx2(folder.insert(Folder::new()?), Side::Bench, bytes, queued)?
+            }
+            _ => self.ours(ours::Rings::new(bytes, queued, &mut setup)?, bytes),
         };
         let path = folder.as_ref().map_or("", Folder::path);
         let args = [PEER, self.name(), &bytes.to_string(), &queued.to_string(), path];
         let peer = Peer::start(&args, Some(theirs.into_fd()))?;
-        control.send_deadline(Message::new(READY, []), None)?;
+        control.send_deadline(setup, None)?;
         control.recv_deadline(None)?;
         Ok(Link { connection: Some(connection), control: Some(control), peer, folder })
     }
@@ -66,11 +104,15 @@ impl Contender {
     /// The process at the other end: does what it is told to, until the bench has ended.
     fn serve(self, bytes: usize, queued: usize, path: &str) -> Result<()> {
         let mut control = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-        control.recv_deadline(None)?;
-        let mut connection: Box<dyn Connection> = match self {
+        let mut setup = control.recv_deadline(None)?;
+        let mut connection = match self {
+            Contender::Raw | Contender::RawFutex => {
+                self.raw([setup.take_handle(1)?, setup.take_handle(0)?], bytes)
+            }
             Contender::Iceoryx2 | Contender::Iceoryx2Loan | Contender::Iceoryx2Event => {
                 self.iceoryx2(&Folder::open(path), Side::Peer, bytes, queued)?
             }
+            _ => self.ours(ours::Rings::open(&mut setup)?, bytes),
         };
         control.send_deadline(Message::new(READY, []), None)?;
         loop {
@@ -84,6 +126,22 @@ impl Contender {
                 SEND_BACK => connection.send_back(messages)?,
                 _ => connection.take(messages)?,
             }
+        }
+    }
+
+    fn raw(self, memory: [SharedMemory; 2], bytes: usize) -> Box<dyn Connection> {
+        let is_asleep = self == Contender::RawFutex;
+        let waiting = if is_asleep { Waiting::Sleeping } else { Waiting::Spinning };
+        Box::new(raw::Rings::new(memory, waiting, bytes))
+    }
+
+    fn ours(self, rings: ours::Rings, bytes: usize) -> Box<dyn Connection> {
+        let spinning = |rings: ours::Rings| rings.with_spins_max(u32::MAX);
+        match self {
+            Contender::OursInPlace => Box::new(ours::InPlace::new(spinning(rings), bytes)),
+            Contender::OursAdaptive => Box::new(ours::Copying::new(rings, bytes)),
+            Contender::OursSleeping => Box::new(ours::Copying::new(rings.with_spins_max(0), bytes)),
+            _ => Box::new(ours::Copying::new(spinning(rings), bytes)),
         }
     }
 

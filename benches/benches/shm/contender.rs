@@ -3,7 +3,9 @@
 use std::env;
 use std::error::Error;
 
-use crate::{ipc_channel, raw};
+use ipc_core::shm::{FrozenMemory, SharedMemory};
+
+use crate::{ipc_channel, ours, raw};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -30,6 +32,10 @@ pub(crate) enum Contender {
     /// Sealed files in memory by hand, read and written without a mapping, which only `unsafe` code
     /// could make; for copying, memory of this process.
     Raw,
+    /// `ipc-core`, memory that both may write to.
+    Ours,
+    /// `ipc-core`, memory that nobody can change any more.
+    OursFrozen,
     /// The shared memory of `ipc-channel`, which has no seals.
     IpcChannel,
 }
@@ -50,24 +56,33 @@ impl Subject {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Contender; 2] = [Contender::Raw, Contender::IpcChannel];
+    pub(crate) const ALL: [Contender; 4] =
+        [Contender::Raw, Contender::Ours, Contender::OursFrozen, Contender::IpcChannel];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Contender::Raw => "raw",
+            Contender::Ours => "ours",
+            Contender::OursFrozen => "ours-frozen",
             Contender::IpcChannel => "ipc-channel",
         }
     }
 
-    /// ipc-channel's memory can be written where it is made only, without `unsafe`.
+    /// Frozen memory, and without `unsafe` ipc-channel's, is written where it is made only.
     pub(crate) fn can(self, subject: Subject) -> bool {
-        self != Contender::IpcChannel || subject != Subject::CopyIn
+        match self {
+            Contender::Raw | Contender::Ours => true,
+            Contender::OursFrozen => !matches!(subject, Subject::Create | Subject::CopyIn),
+            Contender::IpcChannel => subject != Subject::CopyIn,
+        }
     }
 
     /// Prepares what it takes, the other process too.
     pub(crate) fn start(self, subject: Subject, bytes: usize) -> Result<Act> {
         match self {
             Contender::Raw => raw::start(subject, bytes),
+            Contender::Ours => ours::start(subject, bytes),
+            Contender::OursFrozen => ours::start_frozen(subject, bytes),
             Contender::IpcChannel => ipc_channel::start(subject, bytes),
         }
     }
@@ -86,6 +101,14 @@ pub(crate) fn run_if_asked() -> Result<bool> {
     let mut all = Contender::ALL.into_iter();
     match all.find(|known| known.name() == contender).ok_or("no such contender")? {
         Contender::Raw => raw::serve()?,
+        Contender::Ours => ours::serve(|memory: SharedMemory| {
+            let mut last = [0];
+            memory.read_at(memory.len() - 1, &mut last)?;
+            Ok(last[0])
+        })?,
+        Contender::OursFrozen => {
+            ours::serve(|memory: FrozenMemory| Ok(memory[memory.len() - 1]))?;
+        }
         Contender::IpcChannel => ipc_channel::serve(name)?,
     }
     Ok(true)
