@@ -136,9 +136,6 @@ impl Handle {
 
     fn check(&self, kinds: &[HandleKind]) -> Result<(), HandleError> {
         let wrong = |expected, found| Err(HandleError::WrongKind { index: 0, expected, found });
-        if self.kind != HandleKind::Any && !kinds.contains(&self.kind) {
-            return wrong(kinds[0], self.kind);
-        }
         let found = self.actual_kind().map_err(HandleError::Io)?;
         if !kinds.contains(&found) {
             return wrong(kinds[0], found);

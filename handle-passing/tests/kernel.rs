@@ -175,6 +175,14 @@ fn k06_handles_without_bytes_are_dropped_by_a_stream_and_refused_from_a_seqpacke
         assert!(handles.is_empty());
         assert!(probe.released());
     }
+    // Nor is it the end if it is the last that the peer sends.
+    let (ours, theirs) = pair(Kind::Seqpacket);
+    let probe = Probe::new();
+    fuzzing::send_raw(&ours, b"", &[&[probe.handle()]], false).unwrap();
+    drop(ours);
+    let error = receive(&theirs).unwrap_err();
+    assert!(matches!(error, RecvError::NoBytes), "{error}");
+    assert!(probe.released());
 }
 
 #[test]

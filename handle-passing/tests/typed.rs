@@ -157,6 +157,8 @@ fn any_socket_is_one_of_socket2_and_nothing_else_is() {
     assert_eq!(Handle::from(socket).actual_kind().unwrap(), HandleKind::UnixStream);
     let null = Handle::from(File::open("/dev/null").unwrap());
     assert!(matches!(refusal::<socket2::Socket>(null), HandleError::Io(_)));
+    let lie = Handle::from(UnixStream::pair().unwrap().0).announced(HandleKind::TcpStream);
+    assert!(matches!(refusal::<socket2::Socket>(lie), HandleError::WrongKind { .. }));
 }
 
 #[test]

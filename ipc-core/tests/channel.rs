@@ -552,6 +552,26 @@ fn a_tcp_connection_is_a_channel_without_handles() {
 }
 
 #[test]
+fn kinds_travel_with_messages_that_wait_too() {
+    for pair in [Channel::pair(), Channel::packet_pair()] {
+        let (mut ours, mut theirs) = pair.expect("a socket pair");
+        for length in [1, 20_000] {
+            let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            let (reader, _writer) = std::io::pipe().expect("a pipe");
+            let message = Message::new(1, vec![0; length]).with_handle(udp).with_handle(reader);
+            ours.queue(message).expect("room");
+        }
+        assert!(ours.flush().expect("open"));
+        for length in [1, 20_000] {
+            let message = recv(&mut theirs);
+            assert_eq!(message.payload.len(), length);
+            let kinds: Vec<_> = message.handles.iter().map(|handle| handle.kind()).collect();
+            assert_eq!(kinds, [HandleKind::UdpSocket, HandleKind::Pipe]);
+        }
+    }
+}
+
+#[test]
 fn handles_are_taken_by_place_and_type_and_a_refused_one_stays() {
     let (mut ours, mut theirs) = Channel::pair().expect("a socket pair");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
