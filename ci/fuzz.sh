@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # Fuzzes every target for a few seconds: `ci/fuzz.sh [SECONDS] [TARGET...]`, 5 seconds by default.
+# `ci/fuzz.sh --runs RUNS [TARGET...]` is for counting: it executes each target so many times, in
+# one process for each processor and without AddressSanitizer, and prints what was executed.
 # Installs cargo-fuzz (half a minute) and, as root on Debian, the C++ compiler that libFuzzer needs.
 # Inputs go to a scratch directory: the committed corpus is read, never written. To fuzz for
 # longer and keep what is found, use `cargo +nightly fuzz run TARGET`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+runs=
+if [ "${1:-}" = --runs ]; then
+    runs=${2:?"how many?"}
+    shift
+fi
 seconds=${1:-5}
 [ $# -eq 0 ] || shift
 
@@ -32,11 +39,43 @@ targets=("$@")
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-[ $# -gt 0 ] || "${fuzz[@]}" build # Everything once; after that `run` only starts what is built.
-for target in "${targets[@]}"; do
-    echo "--- fuzz $target for ${seconds}s"
-    corpora=("$scratch/$target") # libFuzzer writes to the first directory only.
-    mkdir "${corpora[0]}"
+
+# Fuzzes one target with the further arguments, in a scratch directory.
+fuzz() {
+    local target=$1 corpora
+    shift
+    corpora=("$(mktemp -d "$scratch/$target.XXXX")") # libFuzzer writes to the first one only.
     [ ! -d "fuzz/corpus/$target" ] || corpora+=("fuzz/corpus/$target")
-    "${fuzz[@]}" run "$target" "${corpora[@]}" -- -max_total_time="$seconds" -timeout=10
+    "${fuzz[@]}" run "${options[@]}" "$target" "${corpora[@]}" -- -timeout=10 "$@"
+}
+
+# Executes one target many times, and says how many, and how fast.
+count() {
+    local target=$1 processes=() logs=() start=$SECONDS status=0 total
+    for process in $(seq "$(nproc)"); do
+        logs+=("$scratch/$target.$process.log")
+        fuzz "$target" -runs=$((runs / $(nproc))) -print_final_stats=1 &>"${logs[-1]}" &
+        processes+=($!)
+    done
+    for process in "${processes[@]}"; do wait "$process" || status=$?; done
+    if [ $status -ne 0 ]; then
+        cat "${logs[@]}" >&2
+        exit "$status"
+    fi
+    total=$(awk '/stat::number_of_executed_units/ { sum += $2 } END { print sum }' "${logs[@]}")
+    echo "$target: $total executions in $((SECONDS - start)) s, no finding"
+}
+
+options=()
+# What differs in flags is kept apart, so that one build does not replace the other.
+[ -z "$runs" ] || options=(--sanitizer none --target-dir target/count)
+[ $# -gt 0 ] || "${fuzz[@]}" build "${options[@]}" # Everything once; `run` only starts it then.
+for target in "${targets[@]}"; do
+    if [ -n "$runs" ]; then
+        "${fuzz[@]}" build "${options[@]}" "$target"
+        count "$target"
+    else
+        echo "--- fuzz $target for ${seconds}s"
+        fuzz "$target" -max_total_time="$seconds"
+    fi
 done

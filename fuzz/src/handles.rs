@@ -1,4 +1,4 @@
-//! Handle passing: control data as any bytes, and a hostile peer on real sockets.
+//! Handle passing with a hostile peer, on real sockets.
 
 use std::collections::VecDeque;
 use std::io::PipeWriter;
@@ -10,56 +10,14 @@ use handle_passing::{
     try_send,
 };
 
-/// Feeds the parser of control data, or plays a hostile peer. Panics when a twin disagrees, and
-/// when a descriptor is left over.
+/// Plays a hostile peer. Panics when a twin disagrees, and when a descriptor is left over.
 ///
-/// If the first byte is even, the others are control data. If it is odd, the second says what
-/// sockets are like (`Setup`), and each three further ones are an operation (`Operation`).
+/// The first byte says what sockets are like (`Setup`), and each three further ones are an
+/// operation (`Operation`).
 pub fn handles(data: &[u8]) {
-    match data {
-        [first, control @ ..] if first % 2 == 0 => parse(control),
-        [_, setup, operations @ ..] => converse(Setup::new(*setup), operations),
-        _ => {}
+    if let [setup, operations @ ..] = data {
+        converse(&Setup::new(*setup), operations);
     }
-}
-
-fn parse(control: &[u8]) {
-    let parsed = fuzzing::parse(control);
-    assert!(parsed.descriptors.len() * 4 + parsed.sets * 16 <= control.len(), "beyond the end");
-    assert!(parsed.descriptors.iter().all(|number| *number >= 0), "no descriptor");
-    assert_eq!(parsed, naive_parse(control));
-}
-
-/// The same by arithmetic that can't overflow, byte by byte, for 64-bit Linux.
-fn naive_parse(control: &[u8]) -> fuzzing::Parsed {
-    let int = |at: usize| i32::from_ne_bytes(control[at..at + 4].try_into().unwrap());
-    let mut parsed = fuzzing::Parsed::default();
-    let mut start = 0;
-    while start + 16 <= control.len() {
-        let claimed = u64::from_ne_bytes(control[start..start + 8].try_into().unwrap());
-        let is_too_short = claimed < 16;
-        let is_too_long = u128::from(claimed) > (control.len() - start) as u128;
-        let end = match (is_too_short, is_too_long) {
-            (true, _) => start + 16,
-            (_, true) => control.len(),
-            _ => start + usize::try_from(claimed).unwrap(),
-        };
-        let is_rights = (int(start + 8), int(start + 12)) == (1, 1);
-        let is_pidfd = (int(start + 8), int(start + 12)) == (1, 4);
-        parsed.sets += usize::from(is_rights);
-        parsed.is_unexpected |= !is_rights || is_too_short || is_too_long;
-        let mut at = start + 16;
-        while (is_rights || is_pidfd) && at + 4 <= end {
-            match int(at) {
-                number if number < 0 => parsed.is_unexpected = true,
-                number => parsed.descriptors.push(number),
-            }
-            at += 4;
-        }
-        parsed.is_unexpected |= is_rights && at != end;
-        start = end.next_multiple_of(8);
-    }
-    parsed
 }
 
 /// What the sockets are like, bit by bit.
@@ -119,14 +77,14 @@ impl Operation {
     }
 }
 
-fn converse(setup: Setup, operations: &[u8]) {
+fn converse(setup: &Setup, operations: &[u8]) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut conversation = Conversation::new(&setup, writer);
+    let mut conversation = Conversation::new(setup, writer);
     for operation in operations.chunks_exact(3).take(OPERATIONS_MAX) {
         conversation.operate(Operation::new(operation.try_into().unwrap()));
     }
     if !setup.is_abandoned {
-        conversation.end(&setup);
+        conversation.end(setup);
     }
     drop(conversation);
     assert!(fuzzing::is_hung_up(reader).unwrap(), "a descriptor is left over");

@@ -12,6 +12,12 @@ use ipc_core::{Attachment, Inbox, Limits, Message, Outbox, ProtocolError, PushEr
 
 /// What an inbox keeps allocated beside the payload of an incomplete message.
 const INBOX_BUFFER_BYTES: usize = PACKET_BYTES_MAX;
+/// Below and above what an inbox and an outbox keep together, which is little for a fuzzer.
+const PAYLOAD_BYTES_MAX: [usize; 4] =
+    if cfg!(fuzzing) { [10, 100, 200, 1_500] } else { [10, 1_000, 20_000, 150_000] };
+/// Above, and below.
+const SOCKET_PACKET_BYTES_MAX: [usize; 2] =
+    if cfg!(fuzzing) { [2_000, 400] } else { [192 * 1024, 20_000] };
 /// Keeps one input from taking too long.
 const OPERATIONS_MAX: usize = 300;
 
@@ -33,7 +39,7 @@ pub fn inbox(data: &[u8]) {
     let Ok(choice) = input.arbitrary() else { return };
     let mut world = World::new(limits(choice));
     if choice & 64 != 0 {
-        let packet_bytes_max = if choice & 128 == 0 { 192 * 1024 } else { 20_000 };
+        let packet_bytes_max = SOCKET_PACKET_BYTES_MAX[usize::from(choice / 128)];
         world.outbox = Outbox::of_packets(world.limits, packet_bytes_max);
         world.is_of_packets = true;
     }
@@ -57,7 +63,7 @@ pub fn inbox(data: &[u8]) {
 }
 
 fn limits(choice: u8) -> Limits {
-    let payload_bytes_max = [10, 1_000, 20_000, 150_000][usize::from(choice % 4)];
+    let payload_bytes_max = PAYLOAD_BYTES_MAX[usize::from(choice % 4)];
     let handles_per_message_max = [253, 3][usize::from(choice / 4 % 2)];
     Limits {
         payload_bytes_max,

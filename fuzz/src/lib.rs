@@ -2,6 +2,7 @@
 //! them with a fuzzer, `cargo test -p fuzz` with the committed corpus.
 #![forbid(unsafe_code)]
 
+mod control;
 #[cfg(test)]
 mod corpus;
 mod frame;
@@ -10,6 +11,7 @@ mod inbox;
 mod machine;
 mod policy;
 
+pub use control::control;
 pub use frame::frame;
 pub use handles::handles;
 pub use inbox::inbox;

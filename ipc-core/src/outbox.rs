@@ -2,14 +2,11 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 
-use crate::frame::{HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX};
+use crate::frame::{DIRECT_BYTES, HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX};
 use crate::{Attachment, Message};
 
 /// Frames are collected into chunks of about this length, in bytes.
-const CHUNK_BYTES: usize = 64 * 1024;
-
-/// From this length on, in bytes, a payload is not copied but becomes a chunk itself.
-const DIRECT_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 4 * DIRECT_BYTES;
 
 /// Messages that wait to be sent, as the bytes and handles of the writes to come. Pure: it does
 /// no I/O.

@@ -18,6 +18,7 @@ use ipc_core::{
     TryRecvError, TrySendError,
 };
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::socket::{setsockopt, sockopt};
 use util::{
     expect_closed, frame, handle, handles, in_ms, in_thread, in_time, inode, inodes, raw_peer,
     recv, soon,
@@ -549,6 +550,24 @@ fn a_tcp_connection_is_a_channel_without_handles() {
     }
     theirs.send_deadline(Message::new(7, "and back"), soon()).expect("room");
     assert_eq!(recv(&mut ours).kind, 7);
+}
+
+#[test]
+fn a_short_message_that_a_socket_has_no_room_for_is_refused_and_not_cut() {
+    let (ours, mut theirs) = Channel::packet_pair().expect("a socket pair");
+    let ours = ours.into_fd();
+    setsockopt(&ours, sockopt::SndBuf, &0).expect("the least that there is");
+    let mut ours = Channel::from_fd(ours).expect("a seqpacket socket");
+    for length in [8_000, 16_000] {
+        match ours.try_send(Message::new(1, vec![0; length])) {
+            Err(TrySendError::Io { error, .. }) => {
+                assert_eq!(error.raw_os_error(), Some(nix::libc::EMSGSIZE), "{length}: {error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    ours.try_send(Message::new(2, [0; 100])).expect("room");
+    assert_eq!(recv(&mut theirs).kind, 2);
 }
 
 #[test]

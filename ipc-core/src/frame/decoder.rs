@@ -1,12 +1,9 @@
 use super::long::LongFrame;
-use super::{HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX, ProtocolError, Room};
+use super::{DIRECT_BYTES, HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX, ProtocolError, Room};
 
 /// How much is read at once, in bytes; also what an idle decoder keeps allocated. A packet must
 /// be read at once.
 pub(super) const BUFFER_BYTES: usize = PACKET_BYTES_MAX;
-
-/// From this length on, in bytes, the rest of an incomplete body is read to where it stays.
-const DIRECT_BYTES: usize = 16 * 1024;
 
 /// Cuts a stream of bytes into frames.
 ///

@@ -36,7 +36,11 @@ pub const VERSION: u8 = 1;
 
 /// The longest frame that a channel over a seqpacket socket sends in one packet, header included:
 /// a payload of 64 KiB with as many handles as there may be. A longer one is sent in parts.
-pub const PACKET_BYTES_MAX: usize = HEADER_BYTES + 64 * 1024 + HANDLES_MAX;
+pub const PACKET_BYTES_MAX: usize = HEADER_BYTES + 4 * DIRECT_BYTES + HANDLES_MAX;
+
+/// From this length on, in bytes, a payload is not copied: it is sent from where it is, and the
+/// rest of it is received to where it stays. Little for a fuzzer, whose inputs are short.
+pub(crate) const DIRECT_BYTES: usize = if cfg!(fuzzing) { 128 } else { 16 * 1024 };
 
 /// What stands in front of a frame's body.
 ///

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use handle_passing::{Handle, RecvBuffer, RecvError, SendError};
+use handle_passing::{HANDLES_MAX, Handle, RecvBuffer, RecvError, SendError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -20,7 +20,7 @@ use socket2::{Domain, Type};
 
 use super::{Received, Sent, Wait};
 use crate::ProtocolError;
-use crate::frame::{PACKET_BYTES_MAX, Room};
+use crate::frame::{DIRECT_BYTES, HEADER_BYTES, PACKET_BYTES_MAX, Room};
 
 pub(crate) use bell::Bell;
 
@@ -78,7 +78,9 @@ impl Socket {
     /// Linux takes 212,960 bytes.
     pub(crate) fn packet_bytes_max(&self) -> usize {
         let buffer_bytes = getsockopt(&self.socket, sockopt::SndBuf).unwrap_or(PACKET_BYTES_MAX);
-        PART_BYTES_MAX.min(buffer_bytes.saturating_sub(OVERHEAD_BYTES_MAX))
+        // The other side takes no part of a short frame, so with less the system may refuse it.
+        let least = HEADER_BYTES + DIRECT_BYTES + HANDLES_MAX;
+        PART_BYTES_MAX.min(buffer_bytes.saturating_sub(OVERHEAD_BYTES_MAX)).max(least)
     }
 
     pub(crate) fn check_handles(&self, count: usize) -> io::Result<()> {
