@@ -158,3 +158,20 @@ impl AsFd for Receiver {
         self.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Channel;
+    use crate::frame::PACKET_BYTES_MAX;
+
+    #[test]
+    fn a_channel_at_rest_keeps_no_room_for_long_messages() {
+        let (mut ours, theirs) = Channel::pair().expect("a socket pair");
+        let (_sender, mut receiver) = theirs.into_split();
+        ours.try_send(Message::new(1, vec![0; 100_000])).expect("room");
+        receiver.try_recv().expect("a message");
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Empty)));
+        assert!(receiver.inbox.allocated_bytes() <= PACKET_BYTES_MAX);
+    }
+}

@@ -451,6 +451,21 @@ mod tests {
     }
 
     #[test]
+    fn f34_what_is_expected_must_be_within_the_limits_too() {
+        for is_of_packets in [false, true] {
+            let limits = Limits { payload_bytes_max: 50_000, ..Limits::default() };
+            let mut decoder = Decoder::new(limits);
+            let long = encode(&[(1, vec![1; 50_000])]);
+            decode(&mut decoder, &long, &[usize::MAX], PUTS[1]).expect("well formed");
+            let over = encode(&[(2, vec![2; 50_001])]);
+            let put = decoder.room(is_of_packets).put(&over[..20_000]);
+            decoder.received(put);
+            let refused = ProtocolError::PayloadTooLarge { bytes: 50_001, max: 50_000 };
+            assert_eq!(decoder.next_frame(), Err(refused), "before all of it is there");
+        }
+    }
+
+    #[test]
     fn a_packet_finds_room_whatever_came_before() {
         for last in [0, DIRECT_BYTES, BUFFER_BYTES, 300_000] {
             let mut decoder = Decoder::new(Limits::default());
