@@ -1,9 +1,9 @@
-//! What the kernel does with handles in flight, seen through this crate. The names cite K1 to K16
+//! What the kernel does with handles in flight, seen through this crate. The names cite K1 to K17
 //! of the project's list of kernel facts.
 
 mod common;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,8 +15,10 @@ use handle_passing::{
     try_recv, try_send,
 };
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{MsgFlags, recvmsg};
+use nix::sys::socket::{MsgFlags, getsockopt, recvmsg, setsockopt, sockopt};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags};
 
 #[test]
 fn k01_a_second_handle_where_one_was_expected_is_owned_and_closed() {
@@ -30,6 +32,29 @@ fn k01_a_second_handle_where_one_was_expected_is_owned_and_closed() {
         let error = expect(handles, &[HandleKind::Pipe]).unwrap_err();
         assert!(matches!(error, HandleError::Surplus { expected: 1, received: 2 }), "{error}");
         assert!(probe.released());
+    }
+}
+
+#[test]
+fn k01_f29_a_short_control_buffer_loses_handles_and_ours_is_long_enough() {
+    let _ledger = Ledger::open();
+    for sockets in KINDS {
+        let (ours, theirs) = pair(sockets);
+        let probe = Probe::new();
+        let before = descriptors();
+        send(&ours, b"x", &[probe.handle(); 5]).unwrap();
+        let mut byte = [0];
+        let mut bytes = [std::io::IoSliceMut::new(&mut byte)];
+        // Room for one, which padding makes more.
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = rustix::net::recvmsg(&theirs, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC);
+        assert!(got.unwrap().flags.contains(ReturnFlags::CTRUNC));
+        assert!((1..5).contains(&(descriptors() - before)), "some came, and some did not");
+        drop(control);
+        send(&ours, b"x", &[probe.handle(); HANDLES_MAX]).unwrap();
+        assert_eq!(receive(&theirs).unwrap().1.len(), HANDLES_MAX);
+        assert!(probe.released(), "what did not come was closed by the kernel");
     }
 }
 
@@ -231,6 +256,18 @@ fn k08_receiving_takes_handles_once_whereas_peeking_duplicates_them() {
 }
 
 #[test]
+fn k09_a_receiver_that_does_not_receive_is_back_pressure_after_a_few_hundred_messages() {
+    let _ledger = Ledger::open();
+    for sockets in KINDS {
+        let (ours, theirs) = pair(sockets);
+        setsockopt(&ours, sockopt::SndBuf, &(212_992 / 2)).unwrap(); // The kernel doubles it.
+        let taken = fill(&ours, dev_null().as_fd());
+        assert!((100..=1000).contains(&taken), "{taken}; 278 on Linux 6.18");
+        drop(theirs);
+    }
+}
+
+#[test]
 fn k10_what_a_dead_sender_had_sent_is_received_and_then_the_end() {
     const TEST: &str = "k10_what_a_dead_sender_had_sent_is_received_and_then_the_end";
     if is_child() {
@@ -261,6 +298,35 @@ fn k10_what_a_dead_sender_had_sent_is_received_and_then_the_end() {
             for _ in 0..2 {
                 let (bytes, handles) = receive(&ours).unwrap();
                 assert!(bytes.is_empty() && handles.is_empty(), "the end, and it stays");
+            }
+        }
+    }
+}
+
+#[test]
+fn k11_a_connection_that_dies_in_flight_is_reset_unless_its_sender_has_kept_it() {
+    let _ledger = Ledger::open();
+    for sockets in KINDS {
+        for is_kept in [false, true] {
+            let (ours, theirs) = pair(sockets);
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(DEADLINE)).unwrap();
+            client.write_all(b"unread").unwrap();
+            let (server, _) = listener.accept().unwrap();
+            wait_until("it arrives", || server.peek(&mut [0; 8]).unwrap() == 6);
+            send(&ours, b"x", &[server.as_fd()]).unwrap();
+            let kept = is_kept.then_some(server);
+            drop(theirs);
+            match kept {
+                None => {
+                    let error = client.read(&mut [0; 8]).unwrap_err();
+                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+                }
+                Some(mut server) => {
+                    server.write_all(b"alive").unwrap();
+                    client.read_exact(&mut [0; 5]).unwrap();
+                }
             }
         }
     }
@@ -307,6 +373,23 @@ fn k12_blocking_mode_is_shared_both_ways() {
 }
 
 #[test]
+fn k13_an_epoll_goes_on_about_a_handle_that_was_passed_on_and_closed() {
+    let _ledger = Ledger::open();
+    let (ours, theirs) = pair(Kind::Seqpacket);
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    let (readable, mut other) = UnixStream::pair().unwrap();
+    epoll.add(&readable, EpollEvent::new(EpollFlags::EPOLLIN, 7)).unwrap();
+    send(&ours, b"x", &[readable.as_fd()]).unwrap();
+    drop(readable);
+    other.write_all(b"for whoever has it now").unwrap();
+    let mut events = [EpollEvent::empty()];
+    assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO).unwrap(), 1);
+    assert_eq!(events[0].data(), 7);
+    drop(theirs);
+    assert_eq!(epoll.wait(&mut events, EpollTimeout::ZERO).unwrap(), 0, "nobody has it");
+}
+
+#[test]
 fn k14_f13_too_many_descriptors_in_flight_are_back_pressure() {
     const TEST: &str = "k14_f13_too_many_descriptors_in_flight_are_back_pressure";
     const LIMIT: u64 = 64;
@@ -346,6 +429,48 @@ fn k14_f13_too_many_descriptors_in_flight_are_back_pressure() {
     try_send(&pairs[1].0, b"x", &[probe.handle()]).unwrap();
     drop(pairs);
     assert!(probe.released());
+}
+
+#[test]
+fn k15_sockets_in_their_own_queues_are_collected_and_can_be_refused() {
+    let _ledger = Ledger::open();
+    for sockets in KINDS {
+        let (ours, theirs) = pair(sockets);
+        let probe = Probe::new();
+        send(&ours, b"x", &[theirs.as_fd(), probe.handle()]).unwrap();
+        send(&theirs, b"x", &[ours.as_fd()]).unwrap();
+        drop((ours, theirs));
+        // The kernel looks for cycles when another Unix socket is closed.
+        let reader = probe.into_reader();
+        wait_until("the cycle is collected", || {
+            drop(UnixStream::pair().unwrap());
+            fuzzing::is_hung_up(&reader).unwrap()
+        });
+
+        // Who expects connections of another kind lets no cycle form.
+        let (ours, theirs) = pair(sockets);
+        send(&ours, b"x", &[theirs.as_fd()]).unwrap();
+        let error = expect(receive(&theirs).unwrap().1, &[HandleKind::TcpStream]).unwrap_err();
+        assert!(matches!(error, HandleError::WrongKind { .. }), "{error}");
+    }
+}
+
+#[test]
+fn k17_a_socket_pair_knows_who_made_it_and_not_who_has_it() {
+    const TEST: &str = "k17_a_socket_pair_knows_who_made_it_and_not_who_has_it";
+    if is_child() {
+        send(std::io::stdin(), &std::process::id().to_le_bytes(), &[]).unwrap();
+        return;
+    }
+    let _ledger = Ledger::open();
+    for sockets in KINDS {
+        let (ours, theirs) = pair(sockets);
+        run(child(TEST).stdin(OwnedFd::from(theirs)));
+        let (bytes, _) = receive(&ours).unwrap();
+        let claimed = getsockopt(&ours, sockopt::PeerCredentials).unwrap().pid();
+        assert_eq!(claimed.unsigned_abs(), std::process::id());
+        assert_ne!(bytes, std::process::id().to_le_bytes());
+    }
 }
 
 #[test]

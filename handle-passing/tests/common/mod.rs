@@ -62,8 +62,12 @@ impl Probe {
 
     /// Closes our own copy, and tells whether it was the last.
     pub(crate) fn released(self) -> bool {
-        drop(self.writer);
-        fuzzing::is_hung_up(&self.reader).unwrap()
+        fuzzing::is_hung_up(self.into_reader()).unwrap()
+    }
+
+    /// Closes our own copy.
+    pub(crate) fn into_reader(self) -> PipeReader {
+        self.reader
     }
 }
 
