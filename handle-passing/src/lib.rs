@@ -1,8 +1,8 @@
 //! Pass OS handles (sockets, files, pipes, shared memory) to another process, typed and leak-free.
 //!
-//! A handle travels with a message over a connected Unix socket, and the receiving process gets a
-//! duplicate: two processes share one open socket or file then. Sending borrows,
-//! receiving owns. Whatever a peer does, each handle that arrives is either given to the
+//! A handle travels with a message over a connected Unix socket, or on Windows is pushed into the
+//! other process, which gets a duplicate: two processes share one open socket or file then. Sending
+//! borrows, receiving owns. Whatever a peer does, each handle that arrives is either given to the
 //! caller or closed, is close-on-exec, and no call panics or blocks beyond what the caller allows.
 //! (One thing is out of reach: closing a file of a FUSE file system waits for the process that
 //! serves it, so a peer that may mount one can make whoever closes its file wait.)
@@ -13,6 +13,10 @@
 //! socket pair:
 //!
 //! ```
+//! # #[cfg(not(unix))]
+//! # fn main() {}
+//! # #[cfg(unix)]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::io::{Read, Write};
 //! use std::net::{TcpListener, TcpStream};
 //! use std::os::unix::net::UnixStream;
@@ -20,7 +24,6 @@
 //! use handle_passing::{HandleKind, expect, recv, send};
 //! # use std::os::fd::AsFd;
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (master, worker) = UnixStream::pair()?;
 //! let listener = TcpListener::bind("127.0.0.1:0")?;
 //! let mut client = TcpStream::connect(listener.local_addr()?)?;
@@ -104,6 +107,19 @@
 //! Up to [`HANDLES_MAX`] handles in one message cost a fifth to a tenth of sending each by itself.
 //! The price is that a receiver that dies has lost them all.
 //!
+//! ## On Windows
+//!
+//! There is no message that carries handles. Who has the handle of another process, as a parent
+//! has its child's, makes a `Target` of it and opens duplicates in that process by `push`; the
+//! other process learns by a token, bytes to be sent over a pipe, say, what it has been given, and
+//! takes it up by `adopt`. A token that could not be delivered is dropped, which closes the
+//! duplicate. [`Handle`] and its conversions are the same; sockets are pushed as Windows wants it
+//! (`WSADuplicateSocketW`).
+//!
+//! It works in one direction only: a parent that took a handle's number from its child, or
+//! duplicated one out of it, could be made to open, use or close any handle. And a pipe end or file
+//! that is registered with a completion port, as mio's pipes are, stays with it: push it before.
+//!
 //! # What this crate does not do
 //!
 //! It frames no messages, queues nothing and waits for nothing; it never peeks (each peek would
@@ -113,6 +129,7 @@ mod error;
 mod handle;
 mod kind;
 mod sys;
+mod token;
 
 pub use error::{HandleError, RecvError, SendError};
 pub use handle::{EventHandle, FromHandle, FromHandleError, Handle, MemoryHandle, ProcessHandle};
@@ -127,4 +144,5 @@ pub mod fuzzing {
     //! For this workspace's fuzz targets and tests only: no part of the interface.
     #[allow(unused_imports, unreachable_pub, reason = "empty where no fuzz target runs")]
     pub use crate::sys::fuzzing::*;
+    pub use crate::token::{DESCRIPTION_BYTES, Token, TokenError, is_handle_number};
 }

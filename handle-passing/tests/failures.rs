@@ -1,5 +1,6 @@
 //! What goes wrong between two processes, and what is right then. The names cite F11 to F42 of the
 //! project's catalogue of failures.
+#![cfg(unix)]
 
 mod common;
 

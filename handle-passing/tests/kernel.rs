@@ -1,5 +1,6 @@
 //! What the kernel does with handles in flight, seen through this crate. The names cite K1 to K17
 //! of the project's list of kernel facts.
+#![cfg(unix)]
 
 mod common;
 

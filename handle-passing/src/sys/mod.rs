@@ -21,8 +21,16 @@ mod os;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[path = "unix/fuzzing.rs"]
 pub(crate) mod fuzzing;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(windows)]
+#[path = "windows/fuzzing.rs"]
+pub(crate) mod fuzzing;
+#[cfg(not(any(target_os = "linux", target_os = "android", windows)))]
 pub(crate) mod fuzzing {}
 
 #[cfg(unix)]
 pub(crate) use unix::{Raw, actual_kind, message as api};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::{Raw, actual_kind, push as api};

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::c_int;
 
-use super::unix::{control, message_header, set_option};
+use super::os::set_option;
+use super::unix::{control, message_header};
 
 /// What was found in control data. Owns nothing: the descriptors are mere numbers.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
 
-use super::unix::{set_option, socket_option};
+use super::unix::{INT_BYTES, socket_option};
 use crate::HandleKind;
 
 /// Received descriptors are close-on-exec from the start: no fork in between can leak one.
@@ -96,4 +96,20 @@ pub(super) fn refuse_handles(socket: BorrowedFd<'_>) -> io::Result<()> {
         }
         _ => error,
     })
+}
+
+/// Sets an option of the level `SOL_SOCKET` that is on or off.
+pub(super) fn set_option(socket: BorrowedFd<'_>, option: c_int, is_on: bool) -> io::Result<()> {
+    let value = c_int::from(is_on);
+    // SAFETY: the option's value is an integer, which outlives the call and is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            INT_BYTES,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -230,22 +230,6 @@ pub(super) fn socket_option(socket: BorrowedFd<'_>, option: c_int) -> io::Result
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// Sets an option of the level `SOL_SOCKET` that is on or off.
-pub(super) fn set_option(socket: BorrowedFd<'_>, option: c_int, is_on: bool) -> io::Result<()> {
-    let value = c_int::from(is_on);
-    // SAFETY: the option's value is an integer, which outlives the call and is only read.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw const value).cast(),
-            INT_BYTES,
-        )
-    };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Receives until a signal does not interrupt.
 ///
 /// A seqpacket socket whose peer closed with unread messages reports `ECONNRESET`
@@ -357,7 +341,7 @@ pub(super) fn message_header() -> msghdr {
 }
 
 /// The length of an integer option.
-const INT_BYTES: libc::socklen_t = c_int::BITS / 8;
+pub(super) const INT_BYTES: libc::socklen_t = c_int::BITS / 8;
 
 #[cfg(test)]
 mod tests {
