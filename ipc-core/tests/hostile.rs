@@ -5,12 +5,13 @@ mod util;
 
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
 use handle_passing::{Handle, HandleError, HandleKind, MemoryHandle};
 use ipc_core::frame::PACKET_BYTES_MAX;
+use ipc_core::shm::{MemoryError, ReadOnlyMemory, SharedMemory};
 use ipc_core::{
     Channel, Limits, Message, ProtocolError, RecvError, SendError, TakeHandleError, TryRecvError,
     TrySendError,
@@ -29,6 +30,15 @@ fn send(peer: &UnixStream, bytes: &[u8], handles: &[OwnedFd]) {
 /// A peer of a stream, and one of packets.
 fn both_peers() -> [(Channel, UnixStream); 2] {
     [raw_peer(), raw_packet_peer()]
+}
+
+fn connection_that_lingers() -> OwnedFd {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let socket = OwnedFd::from(TcpStream::connect(address).expect("it listens"));
+    let an_hour = libc::linger { l_onoff: 1, l_linger: 3600 };
+    setsockopt(&socket, sockopt::Linger, &an_hour).expect("a socket");
+    socket
 }
 
 /// Receives until the peer's offence is noticed; says how many messages came before it.
@@ -156,11 +166,7 @@ fn hostile_f23_a_connection_that_lingers_is_closed_at_once() {
     let attacks: [(u8, usize); 3] = [(0, 1), (2, 1), (1, 1)];
     for (claimed, given) in attacks {
         for (mut ours, theirs) in both_peers() {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-            let address = listener.local_addr().expect("an address");
-            let socket = OwnedFd::from(TcpStream::connect(address).expect("it listens"));
-            let an_hour = libc::linger { l_onoff: 1, l_linger: 3600 };
-            setsockopt(&socket, sockopt::Linger, &an_hour).expect("a socket");
+            let socket = connection_that_lingers();
             let given: Vec<_> =
                 (0..given).map(|_| socket.try_clone().expect("a duplicate")).collect();
             send(&theirs, &frame(1, claimed, b"x"), &given);
@@ -189,6 +195,10 @@ fn hostile_what_is_sent_as_memory_and_is_none() {
             let mut bytes = frame(1, 1, b"memory for you");
             *bytes.last_mut().expect("the kind") = HandleKind::Memory.code();
             send(&theirs, &bytes, &[memory.try_clone().expect("a duplicate")]);
+            let mut message = recv(&mut ours);
+            let error = SharedMemory::open(message.handles.take(0).expect("it came"), 1 << 30);
+            assert!(error.is_err(), "{error:?}");
+            send(&theirs, &bytes, &[memory.try_clone().expect("a duplicate")]);
             let error = recv(&mut ours).take_handle::<MemoryHandle>(0).expect_err("a lie");
             let TakeHandleError::Wrong(HandleError::WrongKind { expected, found, .. }) = error
             else {
@@ -197,6 +207,27 @@ fn hostile_what_is_sent_as_memory_and_is_none() {
             assert_eq!((expected, found), (HandleKind::Memory, HandleKind::File));
         }
     }
+}
+
+#[test]
+fn hostile_memory_that_may_only_be_read_is_not_taken_for_more() {
+    let memory = SharedMemory::create(4096).expect("memory");
+    let handle = memory.try_clone_handle().expect("a duplicate");
+    let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    let reader = std::fs::File::open(path).expect("sealed memory, read-only");
+    let handle = Handle::from(reader).announced(HandleKind::Memory);
+    let refused = SharedMemory::open(handle.try_clone().expect("a duplicate"), 4096);
+    assert!(matches!(refused, Err(MemoryError::ReadOnly)), "{refused:?}");
+    ReadOnlyMemory::open(handle, 4096).expect("enough for reading");
+}
+
+#[test]
+fn hostile_f23_a_connection_sent_as_memory_does_not_linger() {
+    let socket = connection_that_lingers();
+    let handle = Handle::received(socket.try_clone().expect("a duplicate"));
+    let refused = SharedMemory::open(handle.announced(HandleKind::Memory), 4096);
+    assert!(matches!(refused, Err(MemoryError::NotMemory)), "{refused:?}");
+    assert_eq!(getsockopt(&socket, sockopt::Linger).expect("a socket").l_onoff, 0);
 }
 
 #[test]

@@ -109,17 +109,17 @@ fn sealed_memory(handle: Handle, access: Access) -> Result<OwnedFd, MemoryError>
     if !matches!(handle.kind(), HandleKind::Any | HandleKind::Memory) {
         return Err(MemoryError::NotMemory);
     }
-    let fd: OwnedFd = handle.into_type().map_err(io::Error::from)?;
+    // It stays a handle until it is known to be memory: a peer may have sent anything.
     // Seals hold for huge pages too, but of those none may be left when we touch the memory.
-    let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(|_| MemoryError::NotMemory)?;
-    if fstatfs(&fd).map_err(io::Error::from)?.filesystem_type() != TMPFS_MAGIC {
+    let seals = fcntl(&handle, FcntlArg::F_GET_SEALS).map_err(|_| MemoryError::NotMemory)?;
+    if fstatfs(&handle).map_err(io::Error::from)?.filesystem_type() != TMPFS_MAGIC {
         return Err(MemoryError::NotMemory);
     }
     let frozen = if access == Access::Frozen { SealFlag::F_SEAL_WRITE } else { SealFlag::empty() };
     if !SealFlag::from_bits_retain(seals).contains(sealed() | frozen) {
         return Err(MemoryError::NotSealed);
     }
-    Ok(fd)
+    Ok(handle.into())
 }
 
 fn memfd(bytes: usize) -> io::Result<OwnedFd> {
