@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use handle_passing::{FromHandle, FromHandleError, Handle, HandleError, HandleKind};
 
+use super::copy;
 use super::{MemoryError, OutOfBounds};
 use crate::sys::{Access, Mapping};
 
@@ -115,9 +116,7 @@ impl SharedMemory {
         for (atomic, byte) in start.iter().zip(first).chain(end.iter().zip(last)) {
             atomic.store(*byte, Ordering::Relaxed);
         }
-        for (atomic, word) in words.iter().zip(middle) {
-            atomic.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
-        }
+        copy::store(middle, words);
         Ok(())
     }
 
@@ -326,9 +325,8 @@ fn read_at(mapping: &Mapping, offset: usize, bytes: &mut [u8]) -> Result<(), Out
     for (atomic, byte) in start.iter().zip(first).chain(end.iter().zip(last)) {
         *byte = atomic.load(Ordering::Relaxed);
     }
-    for (atomic, word) in words.iter().zip(middle) {
-        *word = atomic.load(Ordering::Relaxed).to_ne_bytes();
-    }
+    // SAFETY: there are as many chunks as words, since what is before and after them was taken off.
+    unsafe { copy::load(words, middle.as_mut_ptr()) };
     Ok(())
 }
 

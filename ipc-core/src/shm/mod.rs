@@ -13,6 +13,7 @@
 //!
 //! Linux only, so far: elsewhere nothing can be created, and the error says so.
 
+mod copy;
 mod error;
 mod memory;
 pub mod ring;

@@ -51,11 +51,13 @@ impl Mapping {
     ) -> Result<Self, MemoryError> {
         let fd = sealed_memory(handle, access)?;
         // From here on the size is what it is.
-        let size = fstat(&fd).map_err(io::Error::from)?.st_size;
-        let size = u64::try_from(size).unwrap_or(0);
+        let status = fstat(&fd).map_err(io::Error::from)?;
+        let size = u64::try_from(status.st_size).unwrap_or(0);
         let bytes = usize::try_from(size).ok().filter(|bytes| (1..=bytes_max).contains(bytes));
         let bytes = bytes.ok_or(MemoryError::Size { bytes: size, bytes_max })?;
-        if access == Access::Write {
+        // The system would look at each of its pages, in vain where its maker has allocated it.
+        let allocated = u64::try_from(status.st_blocks).unwrap_or(0).saturating_mul(512);
+        if access == Access::Write && allocated < size {
             allocate(&fd, bytes).map_err(|error| match error {
                 Errno::EBADF | Errno::EPERM => MemoryError::ReadOnly,
                 error => MemoryError::Io(error.into()),
