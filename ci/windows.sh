@@ -106,5 +106,5 @@ cargo_for "$windows" test --locked "${crates[@]}"
 echo "runtime: only Linux so far, it says so itself at compile time"
 cargo_for "$windows" clippy --locked "${crates[@]}" --all-targets -- -D warnings
 for target in "${others[@]}"; do
-    cargo_for "$target" clippy --locked "${crates[@]}" -- -D warnings
+    cargo_for "$target" clippy --locked "${crates[@]}" -p ipc-core -- -D warnings
 done

@@ -8,7 +8,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, recv};
 
 /// One end of a socket pair. Not an eventfd: of that both processes share one `O_NONBLOCK`, which a
 /// peer can take away, and a write to a full one then blocks for ever. Of a socket each call says
@@ -33,7 +33,7 @@ impl Bell {
 
     pub(crate) fn ring(&self) {
         // A bell that is full was rung, and a peer that is gone needs none.
-        let _ = send(self.fd(), &[1], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+        let _ = handle_passing::try_send(&self.0, &[1], &[]);
     }
 
     pub(crate) fn silence(&self) -> io::Result<bool> {

@@ -118,7 +118,11 @@ impl Directory {
     }
 
     pub(super) fn set_mode(&self, name: &Path, mode: u32) -> io::Result<()> {
-        #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::cast_possible_truncation,
+            reason = "the types differ between systems, and a mode has 12 bits"
+        )]
         let mode = Mode::from_bits_truncate(mode as nix::sys::stat::mode_t);
         Ok(fchmodat(&self.directory, name, mode, FchmodatFlags::FollowSymlink)?)
     }
