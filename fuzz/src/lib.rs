@@ -10,6 +10,7 @@ mod handles;
 mod inbox;
 mod machine;
 mod policy;
+mod token;
 
 pub use control::control;
 pub use frame::frame;
@@ -17,6 +18,7 @@ pub use handles::handles;
 pub use inbox::inbox;
 pub use machine::machine;
 pub use policy::policy;
+pub use token::token;
 
 /// Runs a body on every file that the command line names: replays a finding without a fuzzer.
 ///
