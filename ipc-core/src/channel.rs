@@ -1,10 +1,8 @@
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::event::Source;
-use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::sys::Socket;
@@ -27,6 +25,15 @@ use crate::{Limits, Message, Receiver, RecvError, SendError, Sender, TryRecvErro
 ///
 /// Take the channel out of the poll before its descriptor is passed on or closed: events of a
 /// descriptor that another process holds a duplicate of go on for ever.
+///
+/// # On Windows
+///
+/// A channel is a named pipe. It belongs to the first poll that it is registered with, for ever:
+/// from then on it works only while it is registered there, and the calls that block are errors.
+/// So does one from a [`Listener`](crate::Listener) that is registered. Handles can be sent only by
+/// the end that holds the other's process: by the parent's end of a
+/// [`Bootstrap`](crate::Bootstrap), and by both ends of a [`pair`](Self::pair). What the system has
+/// not taken yet ([`has_unsent`](Self::has_unsent)) is lost when the channel is dropped.
 ///
 /// # Examples
 ///
@@ -82,35 +89,12 @@ impl Channel {
         Ok((Self::new(ours), Self::new(theirs)))
     }
 
-    /// The end of a connection that somebody else made: inherited, received, or accepted. The
-    /// limits are the default ones.
-    ///
-    /// It may be a Unix socket, stream or seqpacket, or another stream socket, TCP say: that
-    /// carries no handles.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidInput` when the descriptor is not such a socket, or not connected; the error says
-    /// what it is instead.
-    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        Socket::from_fd(fd).map(Self::new)
-    }
-
     /// Replaces the limits. They hold for what comes next: nothing queued or received is dropped.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.sender.set_limits(limits);
         self.receiver.set_limits(limits);
         self
-    }
-
-    /// The descriptor. What is queued and not sent is dropped, and so is what has been read from
-    /// the socket and not been given out.
-    #[must_use]
-    pub fn into_fd(self) -> OwnedFd {
-        drop(self.sender);
-        let socket = Arc::into_inner(self.receiver.into_socket());
-        socket.expect("only the two halves share the socket, and one is gone").into_fd()
     }
 
     /// Takes the channel apart into two halves, for two threads.
@@ -244,12 +228,6 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.sender.as_fd()
-    }
-}
-
 impl Source for Channel {
     fn register(
         &mut self,
@@ -257,7 +235,7 @@ impl Source for Channel {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
+        self.socket().register(registry, token, interests)
     }
 
     fn reregister(
@@ -266,10 +244,10 @@ impl Source for Channel {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
+        self.socket().reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
+        self.socket().deregister(registry)
     }
 }

@@ -144,6 +144,7 @@ mod message;
 mod outbox;
 mod peer;
 mod receiver;
+mod segment;
 mod sender;
 mod set;
 mod sys;
@@ -165,3 +166,9 @@ pub use sender::Sender;
 pub use set::{ChannelId, ChannelSet, InsertError, SetEvent, SetWaker};
 #[cfg(feature = "typed")]
 pub use typed::{CodecError, Typed, TypedRecvError, TypedSendError};
+
+#[doc(hidden)]
+pub mod fuzzing {
+    //! For this workspace's fuzz targets and tests only: no part of the interface.
+    pub use crate::segment::*;
+}

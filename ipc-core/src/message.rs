@@ -26,7 +26,7 @@ use handle_passing::{FromHandle, FromHandleError, Handle, HandleKind};
 /// assert!(received.take_handle::<File>(0).is_err(), "it was taken already");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Message<H = Handle> {
     /// What the message is about. The numbering is the user's own: it is carried, not looked at.
     pub kind: u8,
@@ -49,6 +49,20 @@ impl<H> Message<H> {
     pub fn with_handle(mut self, handle: impl Into<H>) -> Self {
         self.handles.push(handle.into());
         self
+    }
+}
+
+/// The beginning of the payload says enough.
+impl<H: fmt::Debug> fmt::Debug for Message<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_BYTES: usize = 32;
+        let shown = &self.payload[..self.payload.len().min(SHOWN_BYTES)];
+        f.debug_struct("Message")
+            .field("kind", &self.kind)
+            .field("payload_bytes", &self.payload.len())
+            .field("payload", &format_args!("\"{}\"", shown.escape_ascii()))
+            .field("handles", &self.handles)
+            .finish()
     }
 }
 

@@ -1,5 +1,4 @@
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,7 +97,7 @@ impl Sender {
     /// Whether something is queued that the socket has not taken yet.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.outbox.is_empty()
+        !self.outbox.is_empty() || matches!(self.socket.has_left(), Ok(false))
     }
 
     /// Whether the last attempt to send stopped because this user has as many descriptors in
@@ -188,7 +187,7 @@ impl Sender {
                 }
             }
         }
-        Ok(true)
+        self.socket.has_left()
     }
 
     /// Only a deadline needs a wait of its own: a system call that blocks knows of none.
@@ -243,11 +242,5 @@ impl Sender {
             return self.socket.pause(left.map_or(THROTTLE_PAUSE, |left| left.min(THROTTLE_PAUSE)));
         }
         self.socket.wait_writable(left)
-    }
-}
-
-impl AsFd for Sender {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }

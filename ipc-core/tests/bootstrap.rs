@@ -1,4 +1,5 @@
 //! Channels into child processes: this test binary again, in a role.
+#![cfg(unix)]
 
 mod util;
 

@@ -1,4 +1,5 @@
 //! A channel over a real socket pair, both ends in this process.
+#![cfg(unix)]
 
 mod util;
 

@@ -1,5 +1,6 @@
 //! No descriptor is left over, whatever happened. Alone in this test binary, because it counts the
 //! descriptors of the process.
+#![cfg(unix)]
 
 mod util;
 

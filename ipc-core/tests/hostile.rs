@@ -1,5 +1,6 @@
 //! A peer that speaks the protocol itself, and not as it should: whatever it does, this side gets
 //! an error, keeps nothing, and goes on.
+#![cfg(unix)]
 
 mod util;
 

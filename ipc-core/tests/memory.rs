@@ -1,5 +1,6 @@
 //! Memory stays flat under a peer that sends garbage. Alone in this test binary, because it
 //! measures the process.
+#![cfg(unix)]
 
 mod util;
 

@@ -1,4 +1,5 @@
 //! Channels over sockets that keep packets apart.
+#![cfg(unix)]
 
 mod util;
 

@@ -1,4 +1,5 @@
 //! A channel between two processes: the other one is this test binary again, in a role.
+#![cfg(unix)]
 
 mod util;
 

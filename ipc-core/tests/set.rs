@@ -1,4 +1,5 @@
 //! Many channels in one set, over real sockets.
+#![cfg(unix)]
 
 mod util;
 

@@ -1,4 +1,5 @@
 //! Values over a channel.
+#![cfg(unix)]
 
 mod util;
 

@@ -4,8 +4,8 @@
 //! Each platform provides a `Socket`: a connected, two-way, ordered stream of bytes that carries
 //! handles beside them. Its calls borrow it, because the two halves of a channel share it.
 //!
-//! * `pair() -> io::Result<(Socket, Socket)>`, `packet_pair()` likewise,
-//!   `from_fd(OwnedFd) -> io::Result<Socket>`, `into_fd(self) -> OwnedFd`, `AsFd`;
+//! * `pair() -> io::Result<(Socket, Socket)>`, `packet_pair()` likewise;
+//! * `register`, `reregister` and `deregister`, as of a mio source;
 //! * `is_of_packets()`: whether each write arrives as one read, apart from all others; then
 //!   `packet_bytes_max()` is the most that one takes;
 //! * `check_handles(count) -> io::Result<()>`: an error that says why it can't carry so many;
@@ -15,7 +15,12 @@
 //!   they may, or may return early;
 //! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may
 //!   return early, and leave the clock to their caller;
-//! * `shutdown()`, after which both sides find the stream closed.
+//! * `has_left()`: whether the system has taken all that was sent, which can be later than `Sent`
+//!   says where the system needs our memory for it;
+//! * `shutdown()`, after which both sides find the stream closed;
+//! * `ReceivedHandle`, what a read delivers, and `into_handle` for it.
+//!
+//! What only one platform has, such as a channel's descriptor, stands in its module.
 //!
 //! A `Mapping` is memory that other processes map too, together with the handle to it; its size
 //! never changes while it is mapped, whoever has the handle.
@@ -58,12 +63,14 @@
 //!
 //! On Unix, `os` holds the few things that Linux has and others lack.
 
+#[cfg(unix)]
 #[cfg_attr(target_os = "linux", path = "unix/memory.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "unix/no_memory.rs")]
 mod memory;
 #[cfg(unix)]
 mod unix;
 
+#[cfg(unix)]
 pub(crate) use memory::{Mapping, futex};
 
 #[cfg(unix)]
@@ -78,10 +85,24 @@ pub(crate) use unix::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
 #[cfg(unix)]
 pub(crate) use unix::named::{Listening, connect, is_same_user, pause, peer_identity};
 #[cfg(unix)]
-pub(crate) use unix::{Bell, Socket};
+pub(crate) use unix::{Bell, ReceivedHandle, Socket, into_handle};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
+#[cfg(windows)]
+pub(crate) use windows::memory::{Mapping, futex};
+#[cfg(windows)]
+pub(crate) use windows::named::{Listening, connect, is_same_user, pause, peer_identity};
+#[cfg(windows)]
+pub(crate) use windows::{
+    Bell, NAMES_FROM_DIRECTORY, PATH_BYTES_MAX, ReceivedHandle, Socket, into_handle,
+};
 
 /// What came of accepting.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(crate) enum Accepted {
     Peer(Socket, crate::PeerIdentity),
     Nobody,

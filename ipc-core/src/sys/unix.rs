@@ -1,15 +1,19 @@
 mod bell;
 pub(super) mod bootstrap;
+mod channel;
 mod directory;
 pub(super) mod named;
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use handle_passing::{HANDLES_MAX, Handle, RecvBuffer, RecvError, SendError};
+use mio::event::Source as _;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -34,6 +38,13 @@ const PART_BYTES_MAX: usize = 192 * 1024;
 
 /// More than the system keeps free in a socket's buffer beside a packet.
 const OVERHEAD_BYTES_MAX: usize = 256;
+
+/// What a read delivers beside the bytes.
+pub(crate) type ReceivedHandle = OwnedFd;
+
+pub(crate) fn into_handle(received: ReceivedHandle) -> Handle {
+    Handle::received(received)
+}
 
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -177,6 +188,32 @@ impl Socket {
     /// Returns early only when the peer is gone.
     pub(crate) fn pause(&self, timeout: Duration) -> io::Result<()> {
         self.wait(PollFlags::empty(), Some(timeout))
+    }
+
+    pub(crate) fn register(
+        &self,
+        registry: &Registry,
+        token: Token,
+        on: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.socket.as_raw_fd()).register(registry, token, on)
+    }
+
+    pub(crate) fn reregister(
+        &self,
+        registry: &Registry,
+        token: Token,
+        on: Interest,
+    ) -> io::Result<()> {
+        SourceFd(&self.socket.as_raw_fd()).reregister(registry, token, on)
+    }
+
+    pub(crate) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+        SourceFd(&self.socket.as_raw_fd()).deregister(registry)
+    }
+
+    pub(crate) fn has_left(&self) -> io::Result<bool> {
+        Ok(true)
     }
 
     pub(crate) fn shutdown(&self) -> io::Result<()> {
