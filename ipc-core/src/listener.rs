@@ -19,7 +19,9 @@ use crate::{Address, Channel, Limits, PeerIdentity, PeerPolicy};
 /// # With mio
 ///
 /// A listener is an event source. mio is edge-triggered: when it is readable, call
-/// [`try_accept`](Self::try_accept) until [`AcceptError::Empty`].
+/// [`try_accept`](Self::try_accept) until [`AcceptError::Empty`]. An event that says
+/// [`is_read_closed`](mio::event::Event::is_read_closed) means that somebody who shares the socket
+/// has shut it down: nobody will connect any more.
 ///
 /// # Examples
 ///
@@ -43,7 +45,7 @@ use crate::{Address, Channel, Limits, PeerIdentity, PeerPolicy};
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    listening: sys::Listening,
+    pub(crate) listening: sys::Listening,
     address: Address,
     policy: PeerPolicy,
     limits: Limits,
@@ -57,6 +59,7 @@ pub struct ListenerOptions {
     pub(crate) backlog: u32,
     pub(crate) packets: bool,
     pub(crate) any_directory: bool,
+    pub(crate) respects_umask: bool,
     policy: PeerPolicy,
     limits: Limits,
 }
@@ -68,6 +71,7 @@ impl Default for ListenerOptions {
             backlog: 128,
             packets: false,
             any_directory: false,
+            respects_umask: false,
             policy: PeerPolicy::default(),
             limits: Limits::default(),
         }
@@ -94,6 +98,14 @@ impl ListenerOptions {
     #[must_use]
     pub fn packets(mut self, packets: bool) -> Self {
         self.packets = packets;
+        self
+    }
+
+    /// Lets the process's umask take bits away from the [mode](Self::mode), as from any new file
+    /// (Unix). Default: false, the mode is as it was asked for.
+    #[must_use]
+    pub fn respects_umask(mut self, respects_umask: bool) -> Self {
+        self.respects_umask = respects_umask;
         self
     }
 
@@ -176,11 +188,12 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`AcceptError::Empty`] when nobody waits. [`AcceptError::Exhausted`] when this process, or
-    /// the system, has no descriptor or memory for him: he keeps waiting, so try again after a
-    /// while, and not at once.
+    /// [`AcceptError::Empty`] when nobody waits. [`AcceptError::Refusing`] after many refusals in a
+    /// row, so that whoever is refused can't keep the caller here. [`AcceptError::Exhausted`] when
+    /// this process, or the system, has no descriptor or memory for him: he keeps waiting, so try
+    /// again after a while, and not at once.
     pub fn try_accept(&mut self) -> Result<(Channel, PeerIdentity), AcceptError> {
-        loop {
+        for _ in 0..REFUSALS_MAX {
             match self.listening.accept()? {
                 Accepted::Peer(socket, peer) if self.policy.admits(&peer) => {
                     return Ok((Channel::new(socket).with_limits(self.limits), peer));
@@ -189,6 +202,7 @@ impl Listener {
                 Accepted::Nobody => return Err(AcceptError::Empty),
             }
         }
+        Err(AcceptError::Refusing)
     }
 
     /// The next one who connects; blocks until the deadline at most. Without one it blocks until
@@ -196,7 +210,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`AcceptError::TimedOut`], and those of [`try_accept`](Self::try_accept) but `Empty`.
+    /// [`AcceptError::TimedOut`]; [`AcceptError::Exhausted`], only after a pause, so that calling
+    /// again and again is no busy loop; [`AcceptError::Io`].
     pub fn accept_deadline(
         &mut self,
         deadline: Option<Instant>,
@@ -206,6 +221,15 @@ impl Listener {
                 Err(AcceptError::Empty) => {
                     let left = time_left(deadline).map_err(|_passed| AcceptError::TimedOut)?;
                     self.listening.wait(left).map_err(AcceptError::Io)?;
+                }
+                Err(AcceptError::Refusing) => {
+                    time_left(deadline).map_err(|_passed| AcceptError::TimedOut)?;
+                }
+                Err(AcceptError::Exhausted(error)) => {
+                    let left = time_left(deadline).unwrap_or(Some(Duration::ZERO));
+                    let pause = left.map_or(EXHAUSTED_PAUSE, |left| left.min(EXHAUSTED_PAUSE));
+                    sys::pause(pause).map_err(AcceptError::Io)?;
+                    return Err(AcceptError::Exhausted(error));
                 }
                 other => return other,
             }
@@ -244,9 +268,13 @@ pub enum AcceptError {
     Empty,
     /// The deadline has passed.
     TimedOut,
+    /// So many in a row were refused by the policy that it is the turn of other work. More may
+    /// wait: call again, without an event to wait for.
+    Refusing,
     /// There is no descriptor or memory for whoever waits, who keeps waiting.
     Exhausted(io::Error),
-    /// Anything else that the system reports.
+    /// Anything else that the system reports, such as that somebody who shares the socket has shut
+    /// it down. It won't pass: stop listening.
     Io(io::Error),
 }
 
@@ -255,6 +283,7 @@ impl fmt::Display for AcceptError {
         match self {
             Self::Empty => f.write_str("nobody waits to be accepted"),
             Self::TimedOut => f.write_str("nobody connected before the deadline"),
+            Self::Refusing => f.write_str("many were refused; more may wait to be accepted"),
             Self::Exhausted(error) => write!(
                 f,
                 "cannot accept for now: {error} (try again after a while, or raise RLIMIT_NOFILE)"
@@ -267,11 +296,17 @@ impl fmt::Display for AcceptError {
 impl std::error::Error for AcceptError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Empty | Self::TimedOut => None,
+            Self::Empty | Self::TimedOut | Self::Refusing => None,
             Self::Exhausted(error) | Self::Io(error) => Some(error),
         }
     }
 }
+
+/// How many may be refused in one call.
+const REFUSALS_MAX: usize = 64;
+
+/// How long to wait, for others to give descriptors or memory back.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long to wait between two attempts to connect: from, and up to.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(1);

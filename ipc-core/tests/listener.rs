@@ -1,75 +1,19 @@
-//! Channels by name: who may listen, who may connect, and what becomes of the file.
+//! Channels by name: who connects, who is let in, and whom the other side finds.
 #![cfg(unix)]
 
 mod util;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::thread;
 
-use ipc_core::{AcceptError, Address, Channel, Listener, Message, PeerPolicy};
+use ipc_core::{AcceptError, Channel, Listener, Message, PeerPolicy};
 use mio::{Events, Interest, Poll, Token};
-use util::{descriptor_count, expect_closed, in_ms, recv, role_command, soon, this_binary, wait};
-
-const NOBODY: u32 = 65534;
-
-/// A directory of one test, which only this user can change.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ipc-core-listener-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a new directory");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("our own");
-        Self(path)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("a.sock")
-    }
-
-    fn address(&self) -> Address {
-        Address::path(self.socket()).expect("short enough")
-    }
-
-    fn files(&self) -> Vec<String> {
-        let files = fs::read_dir(&self.0).expect("it exists");
-        files.map(|file| file.expect("a file").file_name().into_string().expect("text")).collect()
-    }
-
-    fn set_mode(&self, mode: u32) {
-        fs::set_permissions(&self.0, fs::Permissions::from_mode(mode)).expect("our own");
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// What a process that was killed leaves behind.
-fn leave_stale(path: &Path) {
-    drop(UnixListener::bind(path).expect("a free path"));
-    assert!(path.exists());
-}
-
-fn refusal(address: &Address) -> std::io::Error {
-    Listener::bind(address).expect_err("it must not listen there")
-}
-
-fn abstract_address(what: &str) -> Address {
-    Address::abstract_name(format!("ipc-core-test-{what}-{}", std::process::id())).expect("short")
-}
+use util::named::{Directory, NOBODY, abstract_address, in_process, place, refusal, say};
+use util::{descriptor_count, expect_closed, in_ms, recv, soon, wait};
 
 #[test]
 fn many_clients_get_a_channel_each() {
@@ -121,185 +65,6 @@ fn f39_with_mio_a_client_is_an_event() {
             accepted += 1;
         }
     }
-}
-
-#[test]
-fn f84_a_stale_file_is_replaced_and_a_live_one_is_not() {
-    let directory = Directory::new();
-    leave_stale(&directory.socket());
-    let mut listener = Listener::bind(&directory.address()).expect("it is stale");
-    let error = refusal(&directory.address());
-    assert_eq!(error.kind(), ErrorKind::AddrInUse);
-    let who = format!("process {} of user", std::process::id());
-    assert!(error.to_string().contains(&who), "{error}");
-    let _client = Channel::connect(&directory.address()).expect("it still listens");
-    // The probe of the second is there too; it has hung up.
-    let accepted = (0..2).filter(|_| listener.accept_deadline(soon()).is_ok()).count();
-    assert_eq!(accepted, 2);
-}
-
-#[test]
-fn f84_a_full_listener_is_a_live_one() {
-    let directory = Directory::new();
-    let _listener = Listener::options().backlog(1).bind(&directory.address()).expect("a free path");
-    let mut clients = Vec::new();
-    let error = loop {
-        match Channel::connect(&directory.address()) {
-            Ok(client) => clients.push(client),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
-    assert_eq!(refusal(&directory.address()).kind(), ErrorKind::AddrInUse);
-    let error = Channel::connect_deadline(&directory.address(), in_ms(20)).expect_err("full");
-    assert_eq!(error.kind(), ErrorKind::WouldBlock, "it comes back in time: {error}");
-}
-
-#[test]
-fn f84_of_two_that_start_at_one_stale_file_one_wins() {
-    for _ in 0..30 {
-        let directory = Directory::new();
-        leave_stale(&directory.socket());
-        let results: Vec<_> = thread::scope(|scope| {
-            let starts: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| Listener::bind(&directory.address()))).collect();
-            starts.into_iter().map(|start| start.join().expect("no panic")).collect()
-        });
-        let winners = results.iter().filter(|result| result.is_ok()).count();
-        assert_eq!(winners, 1);
-        Channel::connect(&directory.address()).expect("the winner listens at the path");
-    }
-}
-
-#[test]
-fn f84_a_listener_that_was_killed_is_replaced() {
-    let directory = Directory::new();
-    let (mut child, _) = in_process("role_listen", &directory.socket(), None);
-    let _client = Channel::connect(&directory.address()).expect("it listens");
-    child.kill().expect("our child");
-    wait(&mut child);
-    assert!(directory.socket().exists());
-    assert_eq!(
-        Channel::connect(&directory.address()).expect_err("nobody listens").kind(),
-        ErrorKind::ConnectionRefused
-    );
-    Listener::bind(&directory.address()).expect("it is stale");
-}
-
-#[test]
-fn f85_what_is_no_socket_is_left_alone() {
-    let directory = Directory::new();
-    fs::write(directory.0.join("precious"), "data").expect("a file");
-    symlink("precious", directory.socket()).expect("a link");
-    assert_eq!(refusal(&directory.address()).kind(), ErrorKind::AddrInUse);
-    fs::remove_file(directory.socket()).expect("the link");
-    fs::write(directory.socket(), "data").expect("a file");
-    assert_eq!(refusal(&directory.address()).kind(), ErrorKind::AddrInUse);
-    assert_eq!(fs::read(directory.0.join("precious")).expect("it is there"), b"data");
-    assert_eq!(fs::read(directory.socket()).expect("it is there"), b"data");
-}
-
-#[test]
-fn f85_a_directory_that_others_can_change_is_refused_by_name() {
-    let directory = Directory::new();
-    for (mode, is_refused) in [(0o777, true), (0o770, true), (0o1777, false), (0o755, false)] {
-        directory.set_mode(mode);
-        match Listener::bind(&directory.address()) {
-            Ok(_) => assert!(!is_refused, "{mode:o}"),
-            Err(error) => {
-                assert!(is_refused, "{mode:o}: {error}");
-                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-                let path = directory.0.display().to_string();
-                assert!(error.to_string().contains(&path), "{error}");
-            }
-        }
-    }
-    directory.set_mode(0o777);
-    Listener::options().any_directory(true).bind(&directory.address()).expect("it is allowed");
-}
-
-#[test]
-fn hostile_f85_somebody_who_exchanges_the_directory_makes_us_harm_nobody() {
-    let outer = Directory::new();
-    let (ours, victims, way) = (outer.0.join("ours"), outer.0.join("victims"), outer.0.join("way"));
-    for path in [&ours, &victims] {
-        fs::create_dir(path).expect("a directory");
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("our own");
-    }
-    leave_stale(&ours.join("a.sock"));
-    fs::write(victims.join("a.sock"), "precious").expect("a file");
-    symlink(&ours, &way).expect("a link");
-    let address = Address::path(way.join("a.sock")).expect("short");
-    let is_over = AtomicBool::new(false);
-    let mut won = 0;
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let next = outer.0.join("next");
-            while !is_over.load(Ordering::Relaxed) {
-                for target in [&victims, &ours] {
-                    symlink(target, &next).expect("a link");
-                    fs::rename(&next, &way).expect("a link");
-                }
-            }
-        });
-        for _ in 0..500 {
-            won += usize::from(Listener::bind(&address).is_ok());
-            let victim = fs::symlink_metadata(victims.join("a.sock")).expect("it is there");
-            assert!(victim.is_file(), "the victim's file is left alone");
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
-    assert_eq!(fs::read(victims.join("a.sock")).expect("it is there"), b"precious");
-    println!("{won} of 500 found the right directory");
-}
-
-#[test]
-fn f86_k18_the_file_has_its_mode_before_anybody_can_see_it() {
-    let directory = Directory::new();
-    let (mut child, output) = in_process("role_without_umask", &directory.socket(), None);
-    let mut seen = 0;
-    while child.try_wait().expect("our child").is_none() {
-        let Ok(file) = fs::symlink_metadata(directory.socket()) else { continue };
-        assert!(file.file_type().is_socket());
-        assert_eq!(file.mode() & 0o777, 0o600);
-        seen += 1;
-    }
-    assert!(wait(&mut child).success(), "{output}");
-    assert!(seen > 0, "the file was seen");
-}
-
-#[test]
-fn the_mode_is_the_one_that_was_asked_for_whatever_the_umask() {
-    let directory = Directory::new();
-    for mode in [0o666, 0o600, 0o660] {
-        let _listener = Listener::options().mode(mode).bind(&directory.address()).expect("free");
-        let file = fs::symlink_metadata(directory.socket()).expect("it is there");
-        assert_eq!(file.mode() & 0o777, mode);
-    }
-}
-
-#[test]
-fn f72_a_file_that_is_not_ours_any_more_is_not_removed() {
-    let directory = Directory::new();
-    let first = Listener::bind(&directory.address()).expect("a free path");
-    fs::remove_file(directory.socket()).expect("it is there");
-    let _second = Listener::bind(&directory.address()).expect("the path is free again");
-    drop(first);
-    Channel::connect(&directory.address()).expect("the second one's file is there");
-}
-
-#[test]
-fn a_long_path_is_no_obstacle_and_a_long_name_is_refused() {
-    let directory = Directory::new();
-    let deep = directory.0.join("d".repeat(200));
-    fs::create_dir(&deep).expect("a directory");
-    let address = Address::path(deep.join("a.sock")).expect("only the name counts");
-    let _listener = Listener::bind(&address).expect("a free path");
-    Channel::connect(&address).expect("it listens");
-    let error = Address::path(deep.join("n".repeat(108))).expect_err("too long");
-    assert!(error.to_string().contains("108 bytes"), "{error}");
-    let longest = Address::path(deep.join("n".repeat(82))).expect("fits");
-    let _listener = Listener::bind(&longest).expect("it fits with any descriptor's number");
 }
 
 #[test]
@@ -426,17 +191,58 @@ fn hostile_f107_k19_an_abstract_name_that_another_user_has_taken() {
 }
 
 #[test]
-fn hostile_f84_a_socket_that_another_user_has_left_is_not_removed() {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can give a file away");
-        return;
-    }
+fn hostile_f06_a_flood_of_refused_peers_ends_a_call() {
     let directory = Directory::new();
-    leave_stale(&directory.socket());
-    std::os::unix::fs::chown(directory.socket(), Some(NOBODY), None).expect("root may");
-    let error = refusal(&directory.address());
-    assert_eq!(error.kind(), ErrorKind::AddrInUse);
-    assert!(error.to_string().contains("user 65534 has left"), "{error}");
+    let nobody = PeerPolicy::check(|_| false);
+    let mut listener =
+        Listener::options().policy(nobody).bind(&directory.address()).expect("a free path");
+    let clients = [(); 100].map(|()| Channel::connect(&directory.address()).expect("room"));
+    assert!(matches!(listener.try_accept(), Err(AcceptError::Refusing)));
+    assert_eq!(listener.refused(), 64);
+    assert!(matches!(listener.try_accept(), Err(AcceptError::Empty)));
+    assert_eq!(listener.refused(), 100);
+    drop(clients);
+    let clients = [(); 100].map(|()| Channel::connect(&directory.address()).expect("room"));
+    assert!(matches!(listener.accept_deadline(in_ms(20)), Err(AcceptError::TimedOut)));
+    assert_eq!(listener.refused(), 200);
+    drop(clients);
+}
+
+#[test]
+fn an_inherited_listener_is_used_as_it_is() {
+    let directory = Directory::new();
+    for packets in [false, true] {
+        let made =
+            Listener::options().packets(packets).bind(&directory.address()).expect("a free path");
+        let fd = made.as_fd().try_clone_to_owned().expect("a duplicate");
+        let mut inherited = Listener::from_fd(fd).expect("it listens");
+        let mut client = Channel::connect(&directory.address()).expect("it listens");
+        client.try_send(Message::new(7, "hello")).expect("room");
+        let (mut channel, _) = inherited.accept_deadline(soon()).expect("the client");
+        assert_eq!(recv(&mut channel).kind, 7);
+        drop(inherited);
+        assert!(directory.socket().exists(), "its file is not removed");
+    }
+    let abstract_name = abstract_address("inherited");
+    let made = Listener::bind(&abstract_name).expect("a free name");
+    let fd = made.as_fd().try_clone_to_owned().expect("a duplicate");
+    assert_eq!(Listener::from_fd(fd).expect("it listens").address(), &abstract_name);
+    let (stream, _other) = UnixStream::pair().expect("a pair");
+    let error = Listener::from_fd(stream.into()).expect_err("it does not listen");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("not a Unix stream"), "{error}");
+}
+
+#[test]
+fn f05_a_listener_that_was_shut_down_says_so() {
+    let directory = Directory::new();
+    let mut listener = Listener::bind(&directory.address()).expect("a free path");
+    let shared = UnixStream::from(listener.as_fd().try_clone_to_owned().expect("a duplicate"));
+    shared.shutdown(std::net::Shutdown::Both).expect("a socket");
+    for _ in 0..2 {
+        let error = listener.accept_deadline(soon()).expect_err("it is shut down");
+        assert!(matches!(error, AcceptError::Io(_)), "{error}");
+    }
 }
 
 #[test]
@@ -446,63 +252,12 @@ fn f01_without_descriptors_a_client_keeps_waiting() {
     assert!(wait(&mut child).success(), "{said}");
 }
 
-const PLACE: &str = "IPC_CORE_TEST_PLACE";
-
-/// Runs a role of this binary in a process of its own, as another user if wanted, and waits until
-/// it has said that it is ready, or something else.
-fn in_process(role: &str, place: &Path, user: Option<u32>) -> (std::process::Child, String) {
-    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-    let mut command: Command = role_command(this_binary(), role);
-    command.env(PLACE, place).stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
-    if let Some(user) = user {
-        command.uid(user).gid(user);
-    }
-    let child = command.spawn().expect("a process");
-    drop(command);
-    ours.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("a socket");
-    let mut said = vec![0; 4096];
-    let length = ours.read(&mut said).expect("it says something");
-    (child, String::from_utf8_lossy(&said[..length]).into_owned())
-}
-
-/// Where a role shall be active; `None` when the test runs like any other.
-fn place() -> Option<Address> {
-    let place = std::env::var(PLACE).ok()?;
-    Some(place.parse().expect("an address"))
-}
-
-fn say(what: &str) {
-    use std::os::fd::AsFd;
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("a duplicate");
-    UnixStream::from(stdin).write_all(what.as_bytes()).expect("somebody listens");
-}
-
-#[test]
-fn role_listen() {
-    let Some(address) = place() else { return };
-    let mut listener = Listener::bind(&address).expect("a free path");
-    say("ready");
-    loop {
-        let _ = listener.accept_deadline(soon());
-    }
-}
-
 #[test]
 fn role_connect() {
     let Some(address) = place() else { return };
     match Channel::connect(&address) {
         Ok(_) => say("connected"),
         Err(error) => say(&format!("{:?}: {error}", error.kind())),
-    }
-}
-
-#[test]
-fn role_without_umask() {
-    let Some(address) = place() else { return };
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    say("ready");
-    for _ in 0..3000 {
-        drop(Listener::bind(&address).expect("a free path"));
     }
 }
 
@@ -521,9 +276,27 @@ fn role_few_descriptors() {
     assert_eq!(error.raw_os_error(), Some(nix::libc::EMFILE));
     let exhausted = listener.try_accept();
     assert!(matches!(exhausted, Err(AcceptError::Exhausted(_))), "{exhausted:?}");
+    let deadline = in_ms(100);
+    let mut calls = 0;
+    while deadline.is_some_and(|deadline| std::time::Instant::now() < deadline) {
+        let exhausted = listener.accept_deadline(soon());
+        assert!(matches!(exhausted, Err(AcceptError::Exhausted(_))), "{exhausted:?}");
+        calls += 1;
+    }
+    assert!(calls < 10, "a loop of {calls} calls in 100 ms is a busy one");
     drop(hoard);
     let (mut server, _) = listener.accept_deadline(soon()).expect("the client has waited");
     drop(client);
     expect_closed(&mut server);
     say("ready");
+}
+
+#[test]
+fn role_listen() {
+    let Some(address) = place() else { return };
+    let mut listener = Listener::bind(&address).expect("a free path");
+    say("ready");
+    loop {
+        let _ = listener.accept_deadline(soon());
+    }
 }

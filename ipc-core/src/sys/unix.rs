@@ -2,6 +2,7 @@ mod bell;
 pub(super) mod bootstrap;
 mod channel;
 mod directory;
+mod listener;
 pub(super) mod named;
 
 use std::io::{self, IoSlice};

@@ -2,6 +2,8 @@
 #![allow(dead_code, unused_imports, reason = "each of them uses a part")]
 
 #[cfg(unix)]
+pub(crate) mod named;
+#[cfg(unix)]
 mod unix;
 
 use std::time::{Duration, Instant};

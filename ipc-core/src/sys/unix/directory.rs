@@ -1,6 +1,7 @@
 //! A directory that is held open, so that its files are the same ones from one look to the next,
 //! whoever renames what above it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -22,6 +23,21 @@ const LOCK_PAUSE: Duration = Duration::from_millis(2);
 pub(super) struct Directory {
     directory: File,
     path: PathBuf,
+}
+
+/// Keeps others out who start at the same name, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock<'a> {
+    directory: &'a Directory,
+    name: PathBuf,
+    _file: Flock<File>,
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // Whoever has opened it meanwhile finds out, once he has the lock, that it is gone.
+        let _ = self.directory.remove(&self.name);
+    }
 }
 
 /// Tells a file from all others, as long as it exists.
@@ -52,10 +68,6 @@ impl Directory {
         Ok((Self { directory, path: parent.to_owned() }, name))
     }
 
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { directory: self.directory.try_clone()?, path: self.path.clone() })
-    }
-
     /// Makes sure that only this user and root can exchange files in it.
     pub(super) fn check(&self) -> io::Result<()> {
         let facts = self.directory.metadata()?;
@@ -74,26 +86,49 @@ impl Directory {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
     }
 
-    /// Keeps others out who use this lock, until it is dropped.
-    pub(super) fn lock(&self, until: Instant) -> io::Result<Flock<File>> {
-        // A lock belongs to an open directory, so that one opened again is needed.
-        let mut file = File::options()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
-            .open(os::place_in(&self.directory.as_fd(), &self.path, Path::new(".")))?;
+    /// Keeps others out who start at the same name.
+    ///
+    /// The lock is on a file beside, which only this user can open. One on the directory could be
+    /// taken, and kept for ever, by everybody who may read the directory.
+    pub(super) fn lock(&self, name: &Path, until: Instant) -> io::Result<Lock<'_>> {
+        let mut lock_name = OsString::from(".");
+        lock_name.push(name);
+        lock_name.push(".lock");
+        let name = PathBuf::from(lock_name);
         loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
-                Err((back, Errno::EAGAIN | Errno::EINTR)) => file = back,
-                Err((_, error)) => return Err(about(&self.path, &error.into())),
+            match Flock::lock(self.open_lock(&name)?, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => {
+                    let id = FileId(file.metadata()?.dev(), file.metadata()?.ino());
+                    if self.file(&name).is_ok_and(|facts| facts.id == id) {
+                        return Ok(Lock { directory: self, name, _file: file });
+                    }
+                    // Its last holder has removed it, so that it keeps nobody out.
+                }
+                Err((_, Errno::EAGAIN | Errno::EINTR)) => super::named::pause(LOCK_PAUSE)?,
+                Err((_, error)) => return Err(about(&self.path.join(name), &error.into())),
             }
             if crate::clock::time_left(Some(until)).is_err() {
-                let reason = "others that start in this directory do not come to an end";
-                let error = io::Error::new(io::ErrorKind::TimedOut, reason);
-                return Err(about(&self.path, &error));
+                let reason = "others that start at this address do not come to an end";
+                let error = io::Error::new(io::ErrorKind::AddrInUse, reason);
+                return Err(about(&self.path.join(name), &error));
             }
-            super::named::pause(LOCK_PAUSE)?;
         }
+    }
+
+    fn open_lock(&self, name: &Path) -> io::Result<File> {
+        let path = self.path.join(name);
+        // Somebody may have put anything there: a link is not followed, a FIFO not waited for.
+        let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(&self.directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map(File::from)
+            .map_err(|error| about(&path, &error.into()))?;
+        let user = file.metadata()?.uid();
+        if user != super::named::effective_user() {
+            let reason = format!("user {user} keeps others from starting there: remove it");
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, reason);
+            return Err(about(&path, &error));
+        }
+        Ok(file)
     }
 
     /// A path to a file in this very directory.
@@ -124,7 +159,7 @@ impl Directory {
             reason = "the types differ between systems, and a mode has 12 bits"
         )]
         let mode = Mode::from_bits_truncate(mode as nix::sys::stat::mode_t);
-        Ok(fchmodat(&self.directory, name, mode, FchmodatFlags::FollowSymlink)?)
+        Ok(fchmodat(&self.directory, name, mode, FchmodatFlags::NoFollowSymlink)?)
     }
 
     pub(super) fn remove(&self, name: &Path) -> io::Result<()> {

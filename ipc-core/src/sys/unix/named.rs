@@ -1,32 +1,35 @@
 //! Sockets with names: listening, connecting, and who the peer is.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use handle_passing::HandleKind;
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, Type};
 
 use super::directory::{Directory, FileId};
-use super::{Socket, wait};
-use crate::PeerIdentity;
+use super::{Socket, poll_for};
 use crate::address::Name;
 use crate::listener::{AcceptError, ListenerOptions};
 use crate::sys::{Accepted, os};
+use crate::{Address, PeerIdentity};
 
-/// How long a starting listener waits for others that start in the same directory.
+/// How long a starting listener waits for others that start at the same path.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A socket that listens, and the file that it is known by.
 #[derive(Debug)]
 pub(crate) struct Listening {
+    /// Goes before the socket: as long as that listens, nobody takes the file for a stale one, so
+    /// that no successor's file is at its place between a look and the removal.
+    _file: Option<SocketFile>,
     socket: socket2::Socket,
     is_of_packets: bool,
-    _file: Option<SocketFile>,
 }
 
 /// The file of a socket; removed on drop if it is still the one that was made.
@@ -39,9 +42,6 @@ struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Without the lock, a successor's file could take its place between the look and the
-        // removal. Who waits for it in vain leaves the file: it will be replaced as a stale one.
-        let Ok(_lock) = self.directory.lock(crate::clock::now() + LOCK_PATIENCE) else { return };
         if self.directory.file(&self.name).is_ok_and(|file| file.id == self.id) {
             let _ = self.directory.remove(&self.name);
         }
@@ -84,8 +84,36 @@ impl Listening {
         }
     }
 
+    /// A socket that somebody else made listen, and where.
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<(Self, Address)> {
+        let is_of_packets = match handle_passing::kind(&fd)? {
+            HandleKind::UnixListener => false,
+            HandleKind::UnixSeqpacketListener => true,
+            other => {
+                let reason = format!("a listener needs a Unix socket that listens, not {other}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            }
+        };
+        let socket = socket2::Socket::from(fd);
+        socket.set_nonblocking(true)?;
+        let name = socket.local_addr()?;
+        let address = match name.as_abstract_namespace() {
+            Some(name) => Address::abstract_name(String::from_utf8_lossy(name))?,
+            None => Address::path(name.as_pathname().unwrap_or(Path::new("")))?,
+        };
+        Ok((Self { socket, is_of_packets, _file: None }, address))
+    }
+
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        wait(self.socket.as_fd(), PollFlags::POLLIN, timeout)
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll_for(&mut fds, timeout)?;
+        // Always ready from then on, but to accept says that nobody waits: without a look at the
+        // reason, the caller would never sleep again.
+        let ended = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        if fds[0].revents().is_some_and(|events| events.intersects(ended)) {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "it was shut down"));
+        }
+        Ok(())
     }
 
     fn accepted(&self, socket: socket2::Socket) -> io::Result<Accepted> {
@@ -119,11 +147,11 @@ impl Source for Listening {
 
 /// Listens at a path, in the place of a file that nobody listens at any more.
 ///
-/// All of it under a lock on the directory: between its bind and its listen a socket looks stale,
+/// All of it under a lock: between its bind and its listen a socket looks stale,
 /// and two that find the same stale file would remove each other's new one.
 fn bind_path(
     socket: &socket2::Socket,
-    path: &std::path::Path,
+    path: &Path,
     backlog: i32,
     options: &ListenerOptions,
 ) -> io::Result<SocketFile> {
@@ -131,7 +159,7 @@ fn bind_path(
     if !options.any_directory {
         directory.check()?;
     }
-    let _lock = directory.lock(crate::clock::now() + LOCK_PATIENCE)?;
+    let lock = directory.lock(&name, crate::clock::now() + LOCK_PATIENCE)?;
     // Before the file exists, so that it never has another mode (where the system takes it up).
     os::set_mode_before_bind(socket.as_fd(), options.mode)?;
     let place = SockAddr::unix(directory.place(&name))?;
@@ -143,16 +171,17 @@ fn bind_path(
         socket.bind(&place)?;
     }
     let file = directory.file(&name)?;
-    if file.mode != options.mode {
+    if file.mode != options.mode && !options.respects_umask {
         // The umask has taken bits away; or the system has ignored what was set before.
         directory.set_mode(&name, options.mode)?;
     }
     socket.listen(backlog)?;
-    Ok(SocketFile { directory: directory.try_clone()?, name, id: file.id })
+    drop(lock);
+    Ok(SocketFile { directory, name, id: file.id })
 }
 
 /// Removes a socket that nobody listens on.
-fn remove_stale(directory: &Directory, name: &std::path::Path) -> io::Result<()> {
+fn remove_stale(directory: &Directory, name: &Path) -> io::Result<()> {
     let in_use = |reason: String| Err(io::Error::new(io::ErrorKind::AddrInUse, reason));
     let file = directory.file(name)?;
     if !file.is_socket {
@@ -168,6 +197,10 @@ fn remove_stale(directory: &Directory, name: &std::path::Path) -> io::Result<()>
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             if file.user_id != effective_user() {
                 return in_use(format!("user {} has left a socket there: remove it", file.user_id));
+            }
+            // Who does not know our lock may have replaced it meanwhile.
+            if directory.file(name)?.id != file.id {
+                return in_use("a process has just begun to listen there".into());
             }
             directory.remove(name)
         }
@@ -212,7 +245,7 @@ pub(crate) fn is_same_user(user_id: Option<u32>) -> bool {
     user_id.is_some_and(|user| user == 0 || user == effective_user())
 }
 
-fn effective_user() -> u32 {
+pub(super) fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
@@ -221,7 +254,7 @@ pub(crate) fn pause(time: Duration) -> io::Result<()> {
     let until = crate::clock::now() + time;
     while crate::clock::time_left(Some(until)).is_ok() {
         let left = until.saturating_duration_since(crate::clock::now());
-        super::poll_for(&mut [], Some(left))?;
+        poll_for(&mut [], Some(left))?;
     }
     Ok(())
 }
