@@ -43,7 +43,7 @@ impl Master {
             Ok(address) => Input::ListenerOpened { listener, address },
             Err(error) => {
                 self.mailboxes.retain(|mailbox, _| mailbox.listener != listener);
-                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()));
                 Input::ListenerFailed { listener, errno, error: format!("{address}: {error}") }
             }
         }
@@ -233,5 +233,15 @@ impl Master {
                 let _ = self.poll.registry().deregister(&mut SourceFd(&sender));
             }
         }
+    }
+}
+
+/// What a worker is told of an error that has lost its number on the way.
+fn errno_of(kind: io::ErrorKind) -> i32 {
+    match kind {
+        io::ErrorKind::AddrInUse => libc::EADDRINUSE,
+        io::ErrorKind::NotFound => libc::ENOENT,
+        io::ErrorKind::PermissionDenied => libc::EACCES,
+        _ => libc::EINVAL,
     }
 }

@@ -1,14 +1,12 @@
 //! A listening socket of the master's.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
 
 use mio::event::Source;
-use mio::net::{TcpListener, UnixListener};
+use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::address::{Address, Peer};
 use crate::mailbox::Accepted;
@@ -40,7 +38,8 @@ pub(super) struct Listener {
 #[derive(Debug)]
 enum ListenerSocket {
     Tcp(TcpListener),
-    Unix { socket: UnixListener, _file: SocketFile },
+    /// It knows how to get at the path and how to leave it; what we do without is its channels.
+    Unix(ipc_core::Listener),
 }
 
 impl Listener {
@@ -60,12 +59,14 @@ impl Listener {
                 Ok((Listener { socket: ListenerSocket::Tcp(socket), reserve }, address))
             }
             Address::Unix(path) => {
-                let (socket, file) = bind_path(path)?;
-                socket.listen(backlog)?;
-                socket.set_nonblocking(true)?;
-                let socket = UnixListener::from_std(socket.into());
-                let socket = ListenerSocket::Unix { socket, _file: file };
-                Ok((Listener { socket, reserve }, address.clone()))
+                let socket = ipc_core::Listener::options()
+                    .backlog(backlog.unsigned_abs())
+                    // Anybody may connect, as over TCP, if the umask and the directory let him.
+                    .mode(0o777)
+                    .respects_umask(true)
+                    .any_directory(true)
+                    .bind(&ipc_core::Address::path(path)?)?;
+                Ok((Listener { socket: ListenerSocket::Unix(socket), reserve }, address.clone()))
             }
         }
     }
@@ -111,8 +112,9 @@ impl Listener {
                 let (stream, peer) = socket.accept()?;
                 Ok(Accepted { socket: stream.into(), peer: Peer::Tcp(peer) })
             }
-            ListenerSocket::Unix { socket, .. } => {
-                let (stream, _) = socket.accept()?;
+            ListenerSocket::Unix(listener) => {
+                let (stream, _) = SockRef::from(listener).accept()?;
+                stream.set_nonblocking(true)?;
                 Ok(Accepted { socket: stream.into(), peer: Peer::Unix })
             }
         }
@@ -121,7 +123,7 @@ impl Listener {
     fn source(&mut self) -> &mut dyn Source {
         match &mut self.socket {
             ListenerSocket::Tcp(socket) => socket,
-            ListenerSocket::Unix { socket, .. } => socket,
+            ListenerSocket::Unix(listener) => listener,
         }
     }
 
@@ -132,57 +134,6 @@ impl Listener {
     pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.source().deregister(registry)
     }
-}
-
-/// The file of a Unix-domain socket; removed on drop if it is still ours.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    id: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if file_id(&self.path).is_ok_and(|id| id == self.id) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Binds a socket to `path`. A file that a dead process left there is replaced; a socket that
-/// somebody listens on is not.
-fn bind_path(path: &Path) -> io::Result<(Socket, SocketFile)> {
-    let bind = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        io::Result::Ok(socket)
-    };
-    let socket = match bind() {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
-            fs::remove_file(path)?;
-            bind()?
-        }
-        other => other?,
-    };
-    Ok((socket, SocketFile { path: path.to_owned(), id: file_id(path)? }))
-}
-
-/// Whether `path` is a socket that nobody listens on. Never blocks, not even where somebody listens
-/// and accepts nothing.
-fn is_stale(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let connect = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)
-    };
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && connect().is_err_and(refused)
-}
-
-fn file_id(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn open_reserve() -> io::Result<File> {
