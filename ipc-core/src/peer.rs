@@ -3,8 +3,6 @@ use std::sync::Arc;
 
 use handle_passing::Handle;
 
-use crate::sys;
-
 /// Who is at the other end of a channel, as the system says.
 ///
 /// It is taken when the connection is made, and names the process that connected (or, seen from
@@ -15,6 +13,8 @@ pub struct PeerIdentity {
     pub(crate) process_id: Option<u32>,
     pub(crate) user_id: Option<u32>,
     pub(crate) group_id: Option<u32>,
+    /// Of this process's own user, or of the one that may do anything: root, the system itself.
+    pub(crate) is_same_user: bool,
     pub(crate) process: Option<Handle>,
 }
 
@@ -84,7 +84,7 @@ enum Rule {
 
 impl PeerPolicy {
     /// The user that this process runs as, and root. The default. On Windows the pipe itself lets
-    /// nobody else in.
+    /// nobody else in but the system, and a client finds out whose pipe it is.
     #[must_use]
     pub fn same_user() -> Self {
         Self(Rule::SameUser)
@@ -113,7 +113,7 @@ impl PeerPolicy {
     #[must_use]
     pub fn admits(&self, peer: &PeerIdentity) -> bool {
         match &self.0 {
-            Rule::SameUser => sys::is_same_user(peer.user_id),
+            Rule::SameUser => peer.is_same_user,
             Rule::Anyone => true,
             Rule::Users(users) => peer.user_id.is_some_and(|user| users.contains(&user)),
             Rule::Check(admits) => admits(peer),
@@ -143,7 +143,13 @@ mod tests {
     use super::*;
 
     fn peer(user_id: Option<u32>) -> PeerIdentity {
-        PeerIdentity { process_id: Some(7), user_id, group_id: None, process: None }
+        PeerIdentity {
+            process_id: Some(7),
+            user_id,
+            group_id: None,
+            is_same_user: false,
+            process: None,
+        }
     }
 
     #[test]
@@ -152,6 +158,9 @@ mod tests {
         assert!(users.admits(&peer(Some(6))));
         assert!(!users.admits(&peer(Some(0))) && !users.admits(&peer(None)));
         assert!(PeerPolicy::anyone().admits(&peer(None)));
+        assert!(!PeerPolicy::same_user().admits(&peer(Some(0))));
+        let same = PeerIdentity { is_same_user: true, ..peer(None) };
+        assert!(PeerPolicy::same_user().admits(&same));
         let seven = PeerPolicy::check(|peer| peer.process_id() == Some(7));
         assert!(seven.admits(&peer(None)));
         assert!(!PeerPolicy::check(|_| false).admits(&peer(Some(0))));

@@ -58,7 +58,7 @@
 //! * `Listening`, a mio source: `bind(&Name, &ListenerOptions)`, `accept() -> Accepted`, which does
 //!   not block, and `wait(timeout)`, which may return early;
 //! * `connect(&Name) -> io::Result<Socket>`, which does not wait for the listener;
-//! * `peer_identity(&Socket)`, `is_same_user(user_id)`, `pause(time)`;
+//! * `peer_identity(&Socket)`, `pause(time)`;
 //! * `PATH_BYTES_MAX` and `NAMES_FROM_DIRECTORY`: how long a path may be, and what of it counts.
 //!
 //! On Unix, `os` holds the few things that Linux has and others lack.
@@ -83,7 +83,7 @@ pub(crate) use os::{NAMES_FROM_DIRECTORY, PATH_BYTES_MAX};
 #[cfg(unix)]
 pub(crate) use unix::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
 #[cfg(unix)]
-pub(crate) use unix::named::{Listening, connect, is_same_user, pause, peer_identity};
+pub(crate) use unix::named::{Listening, connect, pause, peer_identity};
 #[cfg(unix)]
 pub(crate) use unix::{Bell, ReceivedHandle, Socket, into_handle};
 
@@ -94,7 +94,7 @@ pub(crate) use windows::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
 #[cfg(windows)]
 pub(crate) use windows::memory::{Mapping, futex};
 #[cfg(windows)]
-pub(crate) use windows::named::{Listening, connect, is_same_user, pause, peer_identity};
+pub(crate) use windows::named::{Listening, connect, pause, peer_identity};
 #[cfg(windows)]
 pub(crate) use windows::{
     Bell, NAMES_FROM_DIRECTORY, PATH_BYTES_MAX, ReceivedHandle, Socket, into_handle,

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
+use super::unix::named::is_same_user;
 use crate::PeerIdentity;
 
 /// What fits into an address beside a NUL.
@@ -30,6 +31,7 @@ pub(super) fn peer_identity(socket: BorrowedFd<'_>) -> io::Result<PeerIdentity> 
         process_id: None,
         user_id: Some(user.as_raw()),
         group_id: Some(group.as_raw()),
+        is_same_user: is_same_user(Some(user.as_raw())),
         process: None,
     })
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use handle_passing::{Handle, HandleKind};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::unix::named::is_same_user;
 use crate::PeerIdentity;
 
 /// What fits into an address beside `/proc/self/fd/NUMBER/` and a NUL.
@@ -34,6 +35,7 @@ pub(super) fn peer_identity(socket: BorrowedFd<'_>) -> io::Result<PeerIdentity> 
         process_id: u32::try_from(peer.pid()).ok().filter(|process| *process != 0),
         user_id: Some(peer.uid()),
         group_id: Some(peer.gid()),
+        is_same_user: is_same_user(Some(peer.uid())),
         process: peer_process(socket),
     })
 }

@@ -5,6 +5,7 @@ pub(crate) mod bootstrap;
 pub(crate) mod memory;
 pub(crate) mod named;
 mod overlapped;
+mod owner;
 mod pipe;
 mod security;
 

@@ -16,6 +16,7 @@ use windows_sys::Win32::Foundation::{
 };
 
 use super::overlapped::{Operation, os_code};
+use super::owner::User;
 use super::pipe::Socket;
 use super::security::{self, Side};
 use crate::PeerIdentity;
@@ -226,17 +227,19 @@ pub(crate) fn connect(name: &Name) -> io::Result<Socket> {
 pub(crate) fn peer_identity(socket: &Socket) -> io::Result<PeerIdentity> {
     let process = socket.with_handle(|pipe| security::peer_process_id(pipe, socket.side()))?;
     let handle = security::open_process(process).ok();
+    let is_same_user = match socket.side() {
+        // Nobody else's process can have opened our pipe.
+        Side::Server => true,
+        // Somebody else may have made a pipe of the name before its rightful owner (F99).
+        Side::Client => socket.with_handle(|pipe| User::current()?.owns(pipe))?,
+    };
     Ok(PeerIdentity {
         process_id: Some(process),
         user_id: None,
         group_id: None,
+        is_same_user,
         process: handle.map(|handle| Handle::from(handle).announced(HandleKind::Process)),
     })
-}
-
-/// The pipe itself keeps others out: only its owner's processes, and the system's, can open it.
-pub(crate) fn is_same_user(_user_id: Option<u32>) -> bool {
-    true
 }
 
 /// Both ends of a pipe whose name nobody knows.
@@ -292,5 +295,37 @@ fn exhausted(error: io::Error) -> AcceptError {
             AcceptError::Exhausted(error)
         }
         _ => AcceptError::Io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windows_sys::Win32::Foundation::ERROR_INVALID_OWNER;
+
+    use super::*;
+    use crate::PeerPolicy;
+
+    /// Whether a client that connects to a pipe takes it for its own user's.
+    fn is_admitted(pipe: &OwnedHandle, name: &str) -> bool {
+        let name = Name::Pipe(name.strip_prefix(r"\\.\pipe\").expect("a full name").into());
+        let client = connect(&name).expect("an instance waits");
+        assert!(Operation::new().and_then(|mut o| o.begin_connect(pipe.as_handle())).is_err());
+        let peer = peer_identity(&client).expect("connected");
+        assert_eq!(peer.process_id(), Some(std::process::id()));
+        PeerPolicy::same_user().admits(&peer)
+    }
+
+    #[test]
+    fn f99_a_pipe_that_somebody_else_has_made_first_is_not_our_users() {
+        let name = random_name();
+        let pipe = security::create(&name, true, 1).expect("a new name");
+        assert!(is_admitted(&pipe, &name));
+        let name = random_name();
+        let everybodys = "O:WDD:P(A;;GA;;;WD)";
+        match security::create_with(&name, true, 1, everybodys) {
+            Ok(pipe) => assert!(!is_admitted(&pipe, &name)),
+            // Windows lets hardly anybody make things in the name of others.
+            Err(error) => assert_eq!(os_code(&error), ERROR_INVALID_OWNER),
+        }
     }
 }

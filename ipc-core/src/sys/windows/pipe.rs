@@ -126,7 +126,7 @@ impl Socket {
             return Ok(());
         }
         let reason = "this end can't send handles: on Windows only the end that holds the other's \
-                      process can, such as a listener's, or a parent's";
+                      process can, such as a parent's (Bootstrap)";
         Err(io::Error::new(io::ErrorKind::Unsupported, reason))
     }
 
@@ -173,8 +173,7 @@ impl Socket {
     ) -> io::Result<Received> {
         let mut reader = lock(&self.reader);
         loop {
-            let Reader { segments, has_ended, .. } = &mut *reader;
-            match segments.take(room.bytes_max()) {
+            match reader.segments.take(room.bytes_max()) {
                 Ok(Part::Bytes(bytes, tokens)) => {
                     let count = room.put(bytes);
                     return Ok(match self.take_up(tokens, handles) {
@@ -183,7 +182,6 @@ impl Socket {
                     });
                 }
                 Ok(Part::End) => return Ok(Received::Closed),
-                Ok(Part::Nothing) if *has_ended => return Ok(Received::Closed),
                 Ok(Part::Nothing) => {}
                 Err(_no_segment) => {
                     return Ok(Received::Broken(ProtocolError::UnexpectedAncillary));
@@ -191,8 +189,10 @@ impl Socket {
             }
             match self.fill(&mut reader) {
                 Ok(true) => {}
+                // What had come before the end is read first.
+                Ok(false) if reader.has_ended => return Ok(Received::Closed),
                 Ok(false) => return Ok(Received::Nothing),
-                Err(error) if is_gone(&error) => reader.has_ended = true,
+                Err(error) if is_gone(&error) => return Ok(Received::Closed),
                 Err(error) => return Err(error),
             }
         }
@@ -208,16 +208,16 @@ impl Socket {
             return Err(ProtocolError::UnexpectedAncillary);
         }
         let before = handles.len();
-        for token in tokens {
+        let count = tokens.len();
+        // All of them, whatever comes of one: they are open in this process already.
+        handles.extend(tokens.iter().filter_map(|token| {
             // SAFETY: we adopt from the process alone that has started this one, or from
             // ourselves, over a pipe whose name nobody else knows; each token is read once.
-            match unsafe { adopt(&token) } {
-                Ok(handle) => handles.push(handle),
-                Err(_) => {
-                    handles.truncate(before);
-                    return Err(ProtocolError::HandlesTruncated);
-                }
-            }
+            unsafe { adopt(token) }.ok()
+        }));
+        if handles.len() < before + count {
+            handles.truncate(before);
+            return Err(ProtocolError::HandlesTruncated);
         }
         Ok(())
     }
@@ -288,7 +288,8 @@ impl Socket {
             let reader = self.reader.get_mut().unwrap_or_else(PoisonError::into_inner);
             reader.operation.cancel(pipe.as_handle());
             let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-            writer.operation.cancel(pipe.as_handle());
+            let count = writer.operation.cancel(pipe.as_handle());
+            writer.settle(count);
         }
     }
 
@@ -394,9 +395,14 @@ impl Socket {
         }
         match &*self.io() {
             Io::Own(pipe) if writer.operation.is_pending() => {
-                let finished = writer.operation.finish(pipe.as_handle(), Some(Duration::ZERO));
-                if finished.map_err(named_closed)?.is_none() {
-                    return Ok(false);
+                match writer.operation.finish(pipe.as_handle(), Some(Duration::ZERO)) {
+                    Ok(Some(_all)) => {}
+                    Ok(None) => return Ok(false),
+                    Err(error) => {
+                        // How much has gone, the system does not say.
+                        writer.settle(usize::MAX);
+                        return Err(named_closed(error));
+                    }
                 }
             }
             Io::Own(_) => {}
@@ -413,7 +419,7 @@ impl Socket {
             }
             Io::Moving => unreachable!("only while it is registered, which nobody sees"),
         }
-        writer.pushed.drain(..).for_each(Pushed::delivered);
+        writer.settle(usize::MAX);
         Ok(true)
     }
 
@@ -446,9 +452,20 @@ impl Socket {
         let mut writer = lock(&self.writer);
         if writer.operation.is_pending() {
             let count = writer.operation.cancel(pipe.as_handle());
+            writer.settle(count);
             writer.rest = writer.operation.buffer().split_off(count);
         }
         *io = Io::Mio(security::into_mio(pipe));
+    }
+}
+
+impl Writer {
+    /// Takes note of how many bytes of the segment have gone. With the first of them the peer may
+    /// have taken its handles up, so that they are no longer ours to take back.
+    fn settle(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.pushed.drain(..).for_each(Pushed::delivered);
+        }
     }
 }
 
@@ -475,4 +492,35 @@ fn named_closed(error: io::Error) -> io::Error {
 
 fn closed() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the handle of a segment stays open when the segment is given up, of which so much
+    /// had gone.
+    fn is_open_after(bytes: usize) -> bool {
+        let (reader, mut other_end) = io::pipe().expect("a pipe");
+        let pushed = Target::this_process().and_then(|target| target.push(&reader.into()));
+        let pushed = pushed.expect("a pipe can be pushed");
+        let token = pushed.token().to_vec();
+        let operation = Operation::new().expect("an event");
+        let mut writer =
+            Writer { operation, rest: Vec::new(), pushed: vec![pushed], is_shut: false };
+        writer.settle(bytes);
+        drop(writer);
+        let is_open = other_end.write(&[0]).is_ok();
+        if is_open {
+            // SAFETY: it was pushed just now, and is taken up once.
+            unsafe { adopt(&token) }.expect("it is open");
+        }
+        is_open
+    }
+
+    #[test]
+    fn handles_are_taken_back_only_if_nothing_of_their_segment_has_gone() {
+        assert!(is_open_after(1));
+        assert!(!is_open_after(0));
+    }
 }

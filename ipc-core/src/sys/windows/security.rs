@@ -29,9 +29,14 @@ use windows_sys::Win32::System::Threading::{
 };
 use windows_sys::core::PCWSTR;
 
-/// Full access for the pipe's owner and for the system, and none for anybody else: by default
-/// everybody may read.
-const OWNER_AND_SYSTEM: &str = "D:P(A;;GA;;;OW)(A;;GA;;;SY)";
+use super::owner::User;
+
+/// A pipe of this user, to which only he and the system have access: by default everybody may
+/// read. The owner is named, because it would be the administrators' group in an elevated process.
+fn private() -> io::Result<String> {
+    let user = User::current()?.to_text()?;
+    Ok(format!("O:{user}D:P(A;;GA;;;{user})(A;;GA;;;SY)"))
+}
 
 /// How much the system holds of what was written and not read, in each direction.
 const PIPE_BYTES: u32 = 256 * 1024;
@@ -39,7 +44,16 @@ const PIPE_BYTES: u32 = 256 * 1024;
 /// Makes an instance of a pipe. The first one must be the first: somebody else's pipe of that
 /// name is an error. Of the others there may be any number, up to 255.
 pub(super) fn create(name: &str, is_first: bool, instances_max: u32) -> io::Result<OwnedHandle> {
-    let descriptor = Descriptor::new(OWNER_AND_SYSTEM)?;
+    create_with(name, is_first, instances_max, &private()?)
+}
+
+pub(super) fn create_with(
+    name: &str,
+    is_first: bool,
+    instances_max: u32,
+    descriptor: &str,
+) -> io::Result<OwnedHandle> {
+    let descriptor = Descriptor::new(descriptor)?;
     let attributes = SECURITY_ATTRIBUTES {
         nLength: u32::try_from(size_of::<SECURITY_ATTRIBUTES>()).expect("a few bytes"),
         lpSecurityDescriptor: descriptor.0,
