@@ -117,6 +117,7 @@ mod link;
 #[cfg(not(loom))]
 mod producer;
 
+#[cfg(not(loom))]
 use std::io;
 
 #[cfg(not(loom))]

@@ -6,6 +6,8 @@
 //! thereby make this side fail, and see or send garbage, but not leave the words of the ring.
 
 pub(super) mod layout;
+#[cfg(all(test, loom))]
+mod model;
 mod primitive;
 pub(super) mod wait;
 
