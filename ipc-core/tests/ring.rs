@@ -142,7 +142,7 @@ fn what_was_committed_is_received_after_the_producer_has_gone() {
     assert_eq!((recv(&mut consumer), recv(&mut consumer)), (b"one".to_vec(), b"two".to_vec()));
     let error = consumer.recv_deadline(&mut Vec::new(), None);
     assert!(matches!(error, Err(RecvError::Closed)), "{error:?}");
-    let found = (0..256).any(|_| consumer.try_recv(&mut Vec::new()) == Err(TryRecvError::Closed));
+    let found = (0..1024).any(|_| consumer.try_recv(&mut Vec::new()) == Err(TryRecvError::Closed));
     assert!(found, "who only looks finds out too");
 }
 
@@ -152,7 +152,7 @@ fn a_producer_finds_out_that_the_consumer_has_gone() {
     drop(consumer);
     assert!(producer.is_closed().expect("a socket"));
     while producer.try_send(b"nobody reads this").is_ok() {}
-    let found = (0..256).any(|_| producer.try_send(b"") == Err(TrySendError::Closed));
+    let found = (0..1024).any(|_| producer.try_send(b"") == Err(TrySendError::Closed));
     assert!(found || producer.try_send(&[0; 99]) == Err(TrySendError::Closed));
     let error = producer.send_deadline(&[0; 2000], None);
     assert!(matches!(error, Err(SendError::Closed)), "{error:?}");

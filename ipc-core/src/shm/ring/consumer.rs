@@ -58,8 +58,8 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// See [`TryRecvError`]. That the producer is gone is found out after at most 256 calls in a
-    /// row that found nothing, and by one that follows an event.
+    /// See [`TryRecvError`]. That the producer is gone is found out after at most 1024 calls in
+    /// a row that found nothing, and by one that follows an event.
     #[inline]
     pub fn try_recv(&mut self, payload: &mut Vec<u8>) -> Result<(), TryRecvError> {
         let slot = self.try_slot()?;
@@ -130,11 +130,15 @@ impl Consumer {
     #[inline]
     fn try_slot(&mut self) -> Result<Slot, TryRecvError> {
         match self.core.peek(self.link.view())? {
-            Some(slot) => Ok(slot),
+            Some(slot) => {
+                self.link.idles = 0;
+                Ok(slot)
+            }
             None => self.empty(),
         }
     }
 
+    #[cold]
     fn empty(&mut self) -> Result<Slot, TryRecvError> {
         let Self { core, link, .. } = self;
         match link.idle(|view| ForRecord { core, view }) {
@@ -149,12 +153,15 @@ impl Consumer {
     #[inline]
     fn slot_deadline(&mut self, deadline: Option<Instant>) -> Result<Slot, RecvError> {
         let Self { core, link, spins } = self;
-        Ok(link.wait(spins, deadline, ForRecord { core, view: link.view() })?)
+        let mut side = ForRecord { core, view: link.view() };
+        match spins.spin(&mut side)? {
+            Some(slot) => Ok(slot),
+            None => Ok(link.wait(deadline, side)?),
+        }
     }
 
     #[inline]
     fn recv_from(&mut self, slot: &Slot, payload: &mut Vec<u8>) {
-        payload.clear();
         core::read(self.link.view(), slot, payload);
         self.release(slot);
     }

@@ -103,6 +103,12 @@ impl From<Violation> for WaitError {
     }
 }
 
+impl From<Violation> for SendError {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
 impl From<WaitError> for SendError {
     fn from(error: WaitError) -> Self {
         match error {
@@ -111,6 +117,12 @@ impl From<WaitError> for SendError {
             WaitError::Violation(violation) => Self::Violation(violation),
             WaitError::Io(error) => Self::Io(error),
         }
+    }
+}
+
+impl From<Violation> for RecvError {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
     }
 }
 

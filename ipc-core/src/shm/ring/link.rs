@@ -10,6 +10,7 @@ use std::{ptr, slice};
 use handle_passing::Handle;
 use mio::{Interest, Registry, Token, event};
 
+use super::Violation;
 use super::core::Attempt;
 use super::core::layout::{
     CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, CONTROL_BYTES, Control, MAGIC, Slot, View,
@@ -24,8 +25,8 @@ use crate::sys::{self, Bell};
 /// that it waits for its bell, which also tells of the other side's end.
 const NAP_MAX: Duration = Duration::from_millis(10);
 
-/// After so many attempts in vain, one looks whether the other side is still there.
-const IDLES_PER_LOOK: u32 = 256;
+/// After so many attempts in vain, and in a row, one looks whether the other side is still there.
+const IDLES_PER_LOOK: u32 = 1024;
 
 /// Which half it is.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +43,8 @@ pub(super) struct Link {
     role: Role,
     /// Whether an event loop waits for the bell.
     is_registered: bool,
-    /// Attempts in vain.
-    idles: u32,
+    /// Attempts in vain since the last one that was not.
+    pub(super) idles: u32,
 }
 
 impl Link {
@@ -178,16 +179,13 @@ impl Link {
         }
     }
 
-    /// Spins, and then sleeps, until there is what this side waits for.
+    /// Sleeps until there is what this side waits for.
+    #[cold]
     pub(super) fn wait(
         &self,
-        spins: &mut Spins,
         deadline: Option<Instant>,
         mut side: impl Attempt,
     ) -> Result<Slot, WaitError> {
-        if let Some(slot) = spins.spin(&mut side)? {
-            return Ok(slot);
-        }
         let mut how = if sys::futex::IS_SHARED { ASLEEP } else { BELL };
         loop {
             arm(side.wait_word(), how);
@@ -282,8 +280,9 @@ impl Spins {
         Self { now: max, max }
     }
 
+    /// Looks for a moment.
     #[inline]
-    fn spin(&mut self, side: &mut impl Attempt) -> Result<Option<Slot>, WaitError> {
+    pub(super) fn spin(&mut self, side: &mut impl Attempt) -> Result<Option<Slot>, Violation> {
         if let Some(slot) = side.attempt()? {
             return Ok(Some(slot));
         }

@@ -144,7 +144,10 @@ impl Producer {
             return Err(TrySendError::TooLarge { bytes_max });
         }
         match self.core.reserve(self.link.view(), payload_bytes)? {
-            Some(slot) => Ok(slot),
+            Some(slot) => {
+                self.link.idles = 0;
+                Ok(slot)
+            }
             None => self.full(payload_bytes),
         }
     }
@@ -172,8 +175,11 @@ impl Producer {
             return Err(SendError::TooLarge { bytes_max });
         }
         let Self { core, link, spins } = self;
-        let side = ForRoom { core, view: link.view(), payload_bytes };
-        Ok(link.wait(spins, deadline, side)?)
+        let mut side = ForRoom { core, view: link.view(), payload_bytes };
+        match spins.spin(&mut side)? {
+            Some(slot) => Ok(slot),
+            None => Ok(link.wait(deadline, side)?),
+        }
     }
 
     #[inline]

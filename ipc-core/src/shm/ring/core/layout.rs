@@ -13,6 +13,8 @@
 //! Everything here may change under our hands: the peer has it mapped too. It is read by atomic
 //! loads only, once each, into a copy that is validated and then used.
 
+use std::num::NonZeroU32;
+
 use super::primitive::{AtomicU32, AtomicU64};
 
 /// Bytes of the memory before the records: a page, so that records begin on one of their own.
@@ -68,56 +70,80 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
+    #[inline]
     pub(super) fn capacity(self) -> u64 {
         (self.words.len() * WORD_BYTES) as u64
     }
 
     /// The word at which a cursor points.
+    #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "what is cut off would be masked")]
     pub(super) fn index(self, cursor: u64) -> usize {
         (cursor as usize / WORD_BYTES) & (self.words.len() - 1)
     }
 }
 
-/// A record's place in the words; its bytes may be of no use any more once it is committed, or
-/// released.
+/// A record's place in the words. It is small, because every message makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// The first word of the payload.
-    pub(super) start: usize,
-    pub(super) payload_bytes: usize,
-    /// The cursor before the record, and what is skipped to have it begin at the front.
-    pub(super) before: u64,
-    pub(super) skipped_bytes: u64,
+    /// The first word of the payload, before which there is that of its length.
+    start: NonZeroU32,
+    payload_bytes: u32,
+    /// The cursor after the record.
+    after: u64,
 }
 
 impl Slot {
+    /// The record whose length stands at `index`, which the cursor `at` points to.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "a ring has less than 2^32 bytes")]
+    pub(super) fn new(index: usize, payload_bytes: usize, at: u64) -> Self {
+        Self {
+            start: NonZeroU32::MIN.saturating_add(index as u32),
+            payload_bytes: payload_bytes as u32,
+            after: at.wrapping_add(record_bytes(payload_bytes)),
+        }
+    }
+
+    #[inline]
     pub(crate) fn payload_bytes(&self) -> usize {
-        self.payload_bytes
+        self.payload_bytes as usize
     }
 
-    pub(crate) fn truncate(&mut self, payload_bytes: usize) {
-        self.payload_bytes = self.payload_bytes.min(payload_bytes);
-    }
-
-    /// The words of the payload, the last of which may be used in part.
-    pub(crate) fn words<'a>(&self, view: View<'a>) -> &'a [AtomicU64] {
-        &view.words[self.start..self.start + self.payload_bytes.div_ceil(WORD_BYTES)]
+    /// Where the length stands.
+    #[inline]
+    pub(super) fn index(&self) -> usize {
+        self.start.get() as usize - 1
     }
 
     /// The cursor after the record.
+    #[inline]
     pub(super) fn after(&self) -> u64 {
-        self.before.wrapping_add(self.skipped_bytes).wrapping_add(record_bytes(self.payload_bytes))
+        self.after
+    }
+
+    /// The words of the payload, the last of which may be used in part.
+    #[inline]
+    pub(crate) fn words<'a>(&self, view: View<'a>) -> &'a [AtomicU64] {
+        let start = self.start.get() as usize;
+        &view.words[start..start + self.payload_bytes().div_ceil(WORD_BYTES)]
+    }
+
+    pub(crate) fn truncate(&mut self, payload_bytes: usize) {
+        let before = self.after.wrapping_sub(record_bytes(self.payload_bytes()));
+        *self = Self::new(self.index(), payload_bytes.min(self.payload_bytes()), before);
     }
 }
 
 /// Bytes that a record takes in the ring.
+#[inline]
 pub(super) fn record_bytes(payload_bytes: usize) -> u64 {
     (WORD_BYTES + payload_bytes.next_multiple_of(WORD_BYTES)) as u64
 }
 
 /// Largest payload for a capacity: half of it, less the length. Such a record finds its place in an
 /// empty ring wherever the last one ended.
+#[inline]
 pub(crate) fn payload_bytes_max(capacity_bytes: usize) -> usize {
     capacity_bytes / 2 - WORD_BYTES
 }

@@ -4,12 +4,15 @@
 //! only read when the copy does not suffice, and only believed when it has not gone backwards and
 //! is at most a capacity ahead. The other side can write anything anywhere at any time; it can
 //! thereby make this side fail, and see or send garbage, but not leave the words of the ring.
+#![allow(unsafe_code)] // The length of a vector that was filled.
 
 pub(super) mod layout;
 #[cfg(all(test, loom))]
 mod model;
 mod primitive;
 pub(super) mod wait;
+
+use std::mem::MaybeUninit;
 
 use self::layout::{Slot, View, WORD_BYTES, WRAP, payload_bytes_max, record_bytes};
 use self::primitive::{AtomicU32, Ordering};
@@ -69,18 +72,18 @@ impl ProducerCore {
                 return Ok(None);
             }
         }
-        let start = view.index(self.tail.wrapping_add(skipped_bytes)) + 1;
-        Ok(Some(Slot { start, payload_bytes, before: self.tail, skipped_bytes }))
+        let at = self.tail.wrapping_add(skipped_bytes);
+        Ok(Some(Slot::new(view.index(at), payload_bytes, at)))
     }
 
     /// Gives a record to the consumer.
     #[inline]
     pub(crate) fn commit(&mut self, view: View<'_>, slot: &Slot) -> Wake {
-        debug_assert_eq!(slot.before, self.tail, "a slot is committed once");
-        if slot.skipped_bytes > 0 {
-            view.words[view.index(self.tail)].store(WRAP, Ordering::Relaxed);
+        let index = view.index(self.tail);
+        if slot.index() != index {
+            view.words[index].store(WRAP, Ordering::Relaxed);
         }
-        view.words[slot.start - 1].store(slot.payload_bytes as u64, Ordering::Relaxed);
+        view.words[slot.index()].store(slot.payload_bytes() as u64, Ordering::Relaxed);
         self.tail = slot.after();
         // Release: who sees the new tail sees the record.
         view.control.tail.0.store(self.tail, Ordering::Release);
@@ -122,40 +125,40 @@ impl ConsumerCore {
                 return Ok(None);
             }
         }
-        let capacity = view.capacity();
-        let mut available = self.tail.wrapping_sub(self.head);
-        let mut start = view.index(self.head);
-        let mut length = view.words[start].load(Ordering::Relaxed);
-        let mut skipped_bytes = 0;
+        let mut at = self.head;
+        let mut index = view.index(at);
+        let mut length = view.words[index].load(Ordering::Relaxed);
         if length == WRAP {
             // At the front itself it would be followed by another one, or lead round the ring.
-            skipped_bytes = capacity - (self.head & (capacity - 1));
-            if skipped_bytes == capacity || skipped_bytes >= available {
+            let skipped_bytes = view.capacity() - (at & (view.capacity() - 1));
+            if index == 0 || skipped_bytes >= self.tail.wrapping_sub(at) {
                 return self.fail(Violation::Wrap);
             }
-            available -= skipped_bytes;
-            start = 0;
+            at = at.wrapping_add(skipped_bytes);
+            index = 0;
             length = view.words[0].load(Ordering::Relaxed);
         }
-        let max = payload_bytes_max(view.words.len() * WORD_BYTES);
-        let room = (view.words.len() - start) * WORD_BYTES;
+        let available = self.tail.wrapping_sub(at);
+        let room = ((view.words.len() - index) * WORD_BYTES) as u64;
         let payload_bytes = usize::try_from(length).unwrap_or(usize::MAX);
-        if payload_bytes > max || record_bytes(payload_bytes) > available.min(room as u64) {
+        if payload_bytes > payload_bytes_max(view.words.len() * WORD_BYTES)
+            || record_bytes(payload_bytes) > available.min(room)
+        {
             return self.fail(Violation::Length);
         }
-        Ok(Some(Slot { start: start + 1, payload_bytes, before: self.head, skipped_bytes }))
+        Ok(Some(Slot::new(index, payload_bytes, at)))
     }
 
     /// Gives a record's room back to the producer.
     #[inline]
     pub(crate) fn release(&mut self, view: View<'_>, slot: &Slot) -> Wake {
-        debug_assert_eq!(slot.before, self.head, "a slot is released once");
         self.head = slot.after();
         // Release: what was read of the record was read before the producer overwrites it.
         view.control.head.0.store(self.head, Ordering::Release);
         wake_after_publishing(&view.control.producer_wait.0)
     }
 
+    #[inline]
     fn look_at_tail(&mut self, view: View<'_>) -> Result<(), Violation> {
         if let Some(violation) = self.violation {
             return Err(violation);
@@ -231,15 +234,18 @@ pub(crate) fn write(view: View<'_>, slot: &Slot, payload: &[u8]) {
     }
 }
 
-/// Copies a record's payload out, and to the end of `payload`.
+/// Copies a record's payload out, in the place of what `payload` has.
 #[inline]
 pub(crate) fn read(view: View<'_>, slot: &Slot, payload: &mut Vec<u8>) {
-    let length = payload.len() + slot.payload_bytes;
-    payload.reserve(slot.payload_bytes.next_multiple_of(WORD_BYTES));
-    for word in slot.words(view) {
-        payload.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+    payload.clear();
+    payload.reserve(slot.payload_bytes().next_multiple_of(WORD_BYTES));
+    let words = slot.words(view);
+    let (chunks, _) = payload.spare_capacity_mut().as_chunks_mut::<WORD_BYTES>();
+    for (chunk, word) in chunks[..words.len()].iter_mut().zip(words) {
+        *chunk = word.load(Ordering::Relaxed).to_ne_bytes().map(MaybeUninit::new);
     }
-    payload.truncate(length);
+    // SAFETY: all chunks that the payload has a byte in were written: as many as it has words.
+    unsafe { payload.set_len(slot.payload_bytes()) };
 }
 
 /// Both cursors, if they can be those of a ring.
