@@ -10,6 +10,7 @@ mod handles;
 mod inbox;
 mod machine;
 mod policy;
+mod ring;
 mod token;
 
 pub use control::control;
@@ -18,6 +19,7 @@ pub use handles::handles;
 pub use inbox::inbox;
 pub use machine::machine;
 pub use policy::policy;
+pub use ring::ring;
 pub use token::token;
 
 /// Runs a body on every file that the command line names: replays a finding without a fuzzer.

@@ -113,6 +113,9 @@ mod error;
 #[cfg(not(loom))]
 mod consumer;
 #[cfg(not(loom))]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(not(loom))]
 mod link;
 #[cfg(not(loom))]
 mod producer;
