@@ -4,15 +4,13 @@
 //! only read when the copy does not suffice, and only believed when it has not gone backwards and
 //! is at most a capacity ahead. The other side can write anything anywhere at any time; it can
 //! thereby make this side fail, and see or send garbage, but not leave the words of the ring.
-#![allow(unsafe_code)] // The length of a vector that was filled.
+#![allow(unsafe_code)] // The capacity of a vector that is filled.
 
 pub(super) mod layout;
 #[cfg(all(test, loom))]
 mod model;
 mod primitive;
 pub(super) mod wait;
-
-use std::mem::MaybeUninit;
 
 use self::layout::{Slot, View, WORD_BYTES, WRAP, payload_bytes_max, record_bytes};
 use self::primitive::{AtomicU32, Ordering};
@@ -224,9 +222,7 @@ impl Attempt for ForRecord<'_> {
 pub(crate) fn write(view: View<'_>, slot: &Slot, payload: &[u8]) {
     let words = slot.words(view);
     let (chunks, rest) = payload.as_chunks::<WORD_BYTES>();
-    for (word, chunk) in words.iter().zip(chunks) {
-        word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
-    }
+    primitive::store(chunks, words);
     if let (Some(word), false) = (words.last(), rest.is_empty()) {
         let mut last = [0; WORD_BYTES];
         last[..rest.len()].copy_from_slice(rest);
@@ -240,11 +236,10 @@ pub(crate) fn read(view: View<'_>, slot: &Slot, payload: &mut Vec<u8>) {
     payload.clear();
     payload.reserve(slot.payload_bytes().next_multiple_of(WORD_BYTES));
     let words = slot.words(view);
-    let (chunks, _) = payload.spare_capacity_mut().as_chunks_mut::<WORD_BYTES>();
-    for (chunk, word) in chunks[..words.len()].iter_mut().zip(words) {
-        *chunk = word.load(Ordering::Relaxed).to_ne_bytes().map(MaybeUninit::new);
-    }
-    // SAFETY: all chunks that the payload has a byte in were written: as many as it has words.
+    let start = payload.as_mut_ptr().cast();
+    // SAFETY: the vector is empty, and has room for as many chunks as there are words.
+    unsafe { primitive::load(words, start) };
+    // SAFETY: so many bytes were written, and the rest of the last word.
     unsafe { payload.set_len(slot.payload_bytes()) };
 }
 
