@@ -11,6 +11,7 @@ mod inbox;
 mod machine;
 mod policy;
 mod ring;
+mod segment;
 mod token;
 
 pub use control::control;
@@ -20,6 +21,7 @@ pub use inbox::inbox;
 pub use machine::machine;
 pub use policy::policy;
 pub use ring::ring;
+pub use segment::segment;
 pub use token::token;
 
 /// Runs a body on every file that the command line names: replays a finding without a fuzzer.

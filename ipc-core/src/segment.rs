@@ -106,6 +106,12 @@ impl Segments {
         Ok(Part::Bytes(&self.received[start..start + length], tokens))
     }
 
+    /// Whether all bytes of the segments that have begun were taken.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        self.bytes_left == 0
+    }
+
     /// Bytes that it holds.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
