@@ -11,7 +11,8 @@ use mio::{Interest, Registry, Token, event};
 use super::core::layout::Slot;
 use super::core::{self, ConsumerCore, ForRecord};
 use super::error::{AttachError, RecvError, TryRecvError, WaitError};
-use super::link::{Link, Role, SPINS_MAX, Spins};
+use super::link::{Link, Role};
+use super::spins::{SPINS_MAX, Spins};
 
 /// The side of a ring that receives.
 ///
@@ -46,8 +47,8 @@ impl Consumer {
         Self::new(Link::from_handles(handles, capacity_bytes_max, Role::Consumer)?)
     }
 
-    /// Looks for a record so many times before it sleeps, at most; fewer when that has not paid
-    /// lately. With 0 it sleeps at once.
+    /// Looks for a record so many times before it sleeps. When that has not paid lately, it sleeps
+    /// at once, and looks again every now and then. With 0 it always sleeps at once.
     #[must_use]
     pub fn with_spins_max(mut self, spins_max: u32) -> Self {
         self.spins = Spins::new(spins_max);
@@ -89,6 +90,7 @@ impl Consumer {
     /// # Errors
     ///
     /// See [`TryRecvError`].
+    #[inline]
     pub fn try_peek(&mut self) -> Result<Record<'_>, TryRecvError> {
         let slot = self.try_slot()?;
         Ok(Record { consumer: self, slot })
@@ -99,6 +101,7 @@ impl Consumer {
     /// # Errors
     ///
     /// See [`RecvError`].
+    #[inline]
     pub fn peek_deadline(&mut self, deadline: Option<Instant>) -> Result<Record<'_>, RecvError> {
         let slot = self.slot_deadline(deadline)?;
         Ok(Record { consumer: self, slot })
@@ -198,11 +201,13 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// Has received the record: the producer gets its room back.
+    #[inline]
     pub fn release(self) {
         self.consumer.release(&self.slot);
     }
 
     /// The record, to be read byte by byte. A producer that is not trusted may change it meanwhile.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[AtomicU8] {
         self.consumer.link.payload(&self.slot)
@@ -222,6 +227,7 @@ impl Record<'_> {
     ///
     /// While the slice is there, the producer's process must not write to this part of the memory.
     /// A producer that uses this crate does not; one that is not trusted may.
+    #[inline]
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
         let bytes = self.bytes();

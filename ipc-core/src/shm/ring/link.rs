@@ -10,7 +10,6 @@ use std::{ptr, slice};
 use handle_passing::Handle;
 use mio::{Interest, Registry, Token, event};
 
-use super::Violation;
 use super::core::Attempt;
 use super::core::layout::{
     CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, CONTROL_BYTES, Control, MAGIC, Slot, View,
@@ -103,6 +102,7 @@ impl Link {
         [memory.into(), bell.into_handle()]
     }
 
+    #[inline]
     pub(super) fn capacity_bytes(&self) -> usize {
         self.capacity_bytes
     }
@@ -124,6 +124,7 @@ impl Link {
     }
 
     /// A record's payload, in the memory.
+    #[inline]
     pub(super) fn payload(&self, slot: &Slot) -> &[AtomicU8] {
         let words = slot.words(self.view());
         // SAFETY: the words have at least as many bytes as the payload, and an atomic byte may
@@ -267,38 +268,3 @@ impl event::Source for Link {
 fn is_capacity(bytes: usize) -> bool {
     (CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(&bytes) && bytes.is_power_of_two()
 }
-
-/// How often a side looks before it sleeps: as often as has paid lately.
-#[derive(Debug)]
-pub(super) struct Spins {
-    now: u32,
-    max: u32,
-}
-
-impl Spins {
-    pub(super) fn new(max: u32) -> Self {
-        Self { now: max, max }
-    }
-
-    /// Looks for a moment.
-    #[inline]
-    pub(super) fn spin(&mut self, side: &mut impl Attempt) -> Result<Option<Slot>, Violation> {
-        if let Some(slot) = side.attempt()? {
-            return Ok(Some(slot));
-        }
-        for _ in 0..self.now {
-            std::hint::spin_loop();
-            if let Some(slot) = side.attempt()? {
-                self.now = self.max.min(self.now.saturating_mul(2));
-                return Ok(Some(slot));
-            }
-        }
-        self.now = (self.now / 2).max(self.max.min(SPINS_MIN));
-        Ok(None)
-    }
-}
-
-/// A wait that was in vain is about as long as a sleep and the wake-up from it would have been.
-pub(super) const SPINS_MAX: u32 = 1000;
-/// So few cost nothing, and show when spinning would pay again.
-const SPINS_MIN: u32 = 16;

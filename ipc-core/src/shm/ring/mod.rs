@@ -10,7 +10,8 @@
 //! * **Peers that die**, by `kill -9` in the middle of a call too, are noticed: a wait ends within
 //!   10 ms, and what was committed before is received.
 //! * **Who waits** looks for a moment, then sleeps until the other side wakes it. The moment is
-//!   [`with_spins_max`](Consumer::with_spins_max), and shrinks when it does not pay.
+//!   [`with_spins_max`](Consumer::with_spins_max); when it has not paid lately, many waits do
+//!   without.
 //!
 //! # Guide
 //!
@@ -119,6 +120,8 @@ pub mod fuzzing;
 mod link;
 #[cfg(not(loom))]
 mod producer;
+#[cfg(not(loom))]
+mod spins;
 
 #[cfg(not(loom))]
 use std::io;

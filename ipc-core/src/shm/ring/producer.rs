@@ -11,7 +11,8 @@ use mio::{Interest, Registry, Token, event};
 use super::core::layout::{Slot, payload_bytes_max};
 use super::core::{self, ForRoom, ProducerCore};
 use super::error::{AttachError, SendError, TrySendError, WaitError};
-use super::link::{Link, Role, SPINS_MAX, Spins};
+use super::link::{Link, Role};
+use super::spins::{SPINS_MAX, Spins};
 
 /// The side of a ring that sends.
 ///
@@ -48,8 +49,8 @@ impl Producer {
         Self::new(Link::from_handles(handles, capacity_bytes_max, Role::Producer)?)
     }
 
-    /// Looks for room so many times before it sleeps, at most; fewer when that has not paid lately.
-    /// With 0 it sleeps at once.
+    /// Looks for room so many times before it sleeps. When that has not paid lately, it sleeps at
+    /// once, and looks again every now and then. With 0 it always sleeps at once.
     #[must_use]
     pub fn with_spins_max(mut self, spins_max: u32) -> Self {
         self.spins = Spins::new(spins_max);
@@ -89,6 +90,7 @@ impl Producer {
     /// # Errors
     ///
     /// See [`TrySendError`].
+    #[inline]
     pub fn try_reserve(&mut self, payload_bytes: usize) -> Result<Grant<'_>, TrySendError> {
         let slot = self.try_slot(payload_bytes)?;
         Ok(Grant { producer: self, slot })
@@ -99,6 +101,7 @@ impl Producer {
     /// # Errors
     ///
     /// See [`SendError`].
+    #[inline]
     pub fn reserve_deadline(
         &mut self,
         payload_bytes: usize,
@@ -132,6 +135,7 @@ impl Producer {
     }
 
     /// The length of the largest record: half of the capacity, less 8.
+    #[inline]
     #[must_use]
     pub fn payload_bytes_max(&self) -> usize {
         payload_bytes_max(self.link.capacity_bytes())
@@ -221,6 +225,7 @@ pub struct Grant<'a> {
 
 impl Grant<'_> {
     /// Sends the record.
+    #[inline]
     pub fn commit(self) {
         self.producer.commit(&self.slot);
     }
@@ -231,6 +236,7 @@ impl Grant<'_> {
     }
 
     /// The record, to be written byte by byte. It has the bytes of earlier records.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[AtomicU8] {
         self.producer.link.payload(&self.slot)
@@ -242,6 +248,7 @@ impl Grant<'_> {
     ///
     /// While the slice is there, the consumer's process must not access this part of the memory. A
     /// consumer that uses this crate does not; one that is not trusted may.
+    #[inline]
     pub unsafe fn as_mut_slice(&mut self) -> &mut [u8] {
         let bytes = self.bytes();
         // SAFETY: the bytes are atomics, which may be written through a shared reference, and in

@@ -97,7 +97,7 @@ impl Slot {
     /// The record whose length stands at `index`, which the cursor `at` points to.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "a ring has less than 2^32 bytes")]
-    pub(super) fn new(index: usize, payload_bytes: usize, at: u64) -> Self {
+    pub(crate) fn new(index: usize, payload_bytes: usize, at: u64) -> Self {
         Self {
             start: NonZeroU32::MIN.saturating_add(index as u32),
             payload_bytes: payload_bytes as u32,
