@@ -24,6 +24,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const ROLE: &str = "HANDLE_PASSING_TEST_ROLE";
 const ANSWER: &str = "answer: ";
 
+/// How often to do what might leak a handle, and how many handles a process of this test binary
+/// opens and closes of its own accord meanwhile, at most.
+const TIMES: usize = 100;
+const NOISE: usize = 10;
+
 /// A child that takes up whatever it is given.
 struct Taker {
     child: Child,
@@ -227,10 +232,10 @@ fn what_is_not_delivered_is_taken_back() {
     let (_ours, theirs) = connection();
     let handles = [Handle::from(file("lost")), new_event().unwrap().into(), theirs.into()];
     for handle in &handles {
-        let pushed: Vec<_> = (0..10).map(|_| taker.target.push(handle).unwrap()).collect();
-        assert_eq!(taker.handle_count(), before + 10, "{handle:?}");
+        let pushed: Vec<_> = (0..TIMES).map(|_| taker.target.push(handle).unwrap()).collect();
+        assert!(taker.handle_count().abs_diff(before + TIMES) < NOISE, "{handle:?}");
         drop(pushed);
-        assert_eq!(taker.handle_count(), before, "{handle:?}");
+        assert!(taker.handle_count().abs_diff(before) < NOISE, "{handle:?}");
     }
 }
 
@@ -246,10 +251,10 @@ fn what_the_child_has_used_it_closes() {
     };
     give_all(&mut taker);
     let before = taker.handle_count();
-    for _ in 0..10 {
+    for _ in 0..TIMES {
         give_all(&mut taker);
     }
-    assert_eq!(taker.handle_count(), before);
+    assert!(taker.handle_count().abs_diff(before) < NOISE);
 }
 
 #[test]
@@ -269,7 +274,7 @@ fn a_process_that_has_ended_is_named_as_the_reason() {
 fn f103_pseudo_handles_are_refused_on_both_sides() {
     let mut taker = Taker::start();
     let before = taker.handle_count();
-    for number in [-1, -2, -4, -6] {
+    for number in [-1, -2, -4, -6].repeat(TIMES / 4) {
         let error = taker.target.push(&pseudo_handle(number).into()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{number}: {error}");
         let kind = HandleKind::Process.code();
@@ -278,7 +283,7 @@ fn f103_pseudo_handles_are_refused_on_both_sides() {
         let answer = taker.answer();
         assert!(answer.starts_with("InvalidData"), "{number}: {answer}");
     }
-    assert_eq!(taker.handle_count(), before);
+    assert!(taker.handle_count().abs_diff(before) < NOISE);
 }
 
 #[test]
@@ -298,12 +303,12 @@ fn tokens_that_name_nothing_are_refused() {
         let answer = taker.answer();
         assert!(answer.contains("os error 6"), "{number:#x}: {answer}"); // ERROR_INVALID_HANDLE
     }
-    for description in [&[1; 1][..], &[1; 628], &[255; 600]] {
+    for description in [&[1; 1][..], &[1; 628], &[255; 600]].repeat(TIMES / 3) {
         taker.tell(&[&[2, 2], description].concat());
         let answer = taker.answer();
         assert!(answer.contains("os error"), "{answer}");
     }
-    assert_eq!(taker.handle_count(), before);
+    assert!(taker.handle_count().abs_diff(before) < NOISE);
     assert_eq!(taker.give(file("well")), "well");
 }
 
