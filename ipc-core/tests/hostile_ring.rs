@@ -1,4 +1,5 @@
 //! The other half of a ring is in the hands of somebody who writes whatever to the memory.
+#![cfg(target_os = "linux")]
 
 mod util;
 

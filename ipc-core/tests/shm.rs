@@ -1,4 +1,5 @@
 //! Shared memory, and what peers may send in its place.
+#![cfg(target_os = "linux")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, Write};
