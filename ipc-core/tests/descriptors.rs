@@ -10,6 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use ipc_core::shm::SharedMemory;
+use ipc_core::shm::ring::{self, Consumer, Producer};
 use ipc_core::{Bootstrap, Channel, ChannelSet, Limits, Message, TrySendError};
 use util::{
     descriptor_count, expect_closed, frame, handle, handles, raw_packet_peer, raw_peer, recv, soon,
@@ -21,7 +23,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 #[test]
 fn descriptors_before_equal_descriptors_after() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let scenarios: [(&str, fn()); 12] = [
+    let scenarios: [(&str, fn()); 13] = [
         ("received and dropped", received_and_dropped),
         ("sent, and never received", sent_and_never_received),
         ("queued, and never sent", queued_and_never_sent),
@@ -33,6 +35,7 @@ fn descriptors_before_equal_descriptors_after() {
         ("read, and not claimed by a whole message", in_an_incomplete_message),
         ("k10: waiting in a channel that is closed", left_in_a_closed_channel),
         ("in a set, and taken out of it", in_a_set),
+        ("rings, of which some came as handles", rings),
         ("k23: given to children, ten in a round", given_to_children),
     ];
     for (name, scenario) in scenarios {
@@ -156,6 +159,15 @@ fn in_a_set() {
     assert!(set.wait(soon()).expect("a poll").is_some());
     let taken = set.remove(id).expect("it was in");
     let _again = set.insert(taken).expect("room");
+}
+
+fn rings() {
+    let (producer, consumer) = ring::create(4096).expect("memory");
+    let producer = Producer::from_handles(producer.into_handles(), 4096).expect("a ring");
+    assert!(Consumer::from_handles(consumer.into_handles(), 100).is_err(), "more than allowed");
+    drop(producer.into_handles());
+    let (memory, peer) = (SharedMemory::create(9).expect("memory"), handle());
+    assert!(Consumer::from_handles([memory.into(), peer.into()], 4096).is_err(), "no ring");
 }
 
 fn given_to_children() {

@@ -127,9 +127,9 @@ impl ConsumerCore {
         let mut index = view.index(at);
         let mut length = view.words[index].load(Ordering::Relaxed);
         if length == WRAP {
-            // At the front itself it would be followed by another one, or lead round the ring.
+            // At the front itself it would lead round the ring, which is more than can be there.
             let skipped_bytes = view.capacity() - (at & (view.capacity() - 1));
-            if index == 0 || skipped_bytes >= self.tail.wrapping_sub(at) {
+            if skipped_bytes >= self.tail.wrapping_sub(at) {
                 return self.fail(Violation::Wrap);
             }
             at = at.wrapping_add(skipped_bytes);
