@@ -32,7 +32,7 @@ use self::processor::Pinned;
 use self::report::{Report, Times};
 
 /// Samples of fewer messages are for warming up, or only show that it works.
-const MESSAGES_MIN: u64 = 20;
+const MESSAGES_MIN: u64 = 5;
 
 /// How many messages may wait, when as many are sent as it takes.
 const QUEUED: usize = 128;
@@ -102,7 +102,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(100))
+        .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(500))
         .configure_from_args();
     let pinned = Pinned::new()?;
