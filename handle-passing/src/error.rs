@@ -7,11 +7,12 @@ use crate::{HANDLES_MAX, HandleKind};
 /// Why a message was not sent. Nothing of it was: neither bytes nor handles.
 #[derive(Debug)]
 pub enum SendError {
-    /// The socket's buffer is full, or the kernel has no memory for the message just now.
-    ///
-    /// A poll reports when the buffer has room again, but not when memory has (`ENOBUFS`,
-    /// `ENOMEM`), so a caller that waits for an edge should also try again after a while.
+    /// The socket's buffer is full. A poll reports when it has room again.
     WouldBlock,
+    /// The kernel has no memory for the message just now (`ENOBUFS`, `ENOMEM`).
+    ///
+    /// No poll on this socket reports when it has: try again after a while.
+    NoMemory,
     /// This user has more descriptors in flight, in all its processes together, than this process
     /// may have open (`ETOOMANYREFS`).
     ///
@@ -36,7 +37,7 @@ impl SendError {
     /// Whether the same message may be sent again later: the channel is well, only full.
     #[must_use]
     pub fn is_back_pressure(&self) -> bool {
-        matches!(self, Self::WouldBlock | Self::TooManyInFlight)
+        matches!(self, Self::WouldBlock | Self::NoMemory | Self::TooManyInFlight)
     }
 }
 
@@ -44,6 +45,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WouldBlock => f.write_str("the socket's buffer is full"),
+            Self::NoMemory => f.write_str("the system has no memory for the message just now"),
             Self::TooManyInFlight => f.write_str(
                 "this user has too many descriptors in flight: wait for the receivers, or raise \
                  the soft limit of RLIMIT_NOFILE",
@@ -72,6 +74,7 @@ impl From<SendError> for io::Error {
         let kind = match e {
             SendError::Io(e) => return e,
             SendError::WouldBlock => io::ErrorKind::WouldBlock,
+            SendError::NoMemory => io::ErrorKind::OutOfMemory,
             SendError::TooManyInFlight => io::ErrorKind::QuotaExceeded,
             SendError::TooManyHandles { .. } | SendError::NoBytes => io::ErrorKind::InvalidInput,
             SendError::Closed => io::ErrorKind::BrokenPipe,
@@ -278,6 +281,7 @@ mod tests {
     #[test]
     fn only_a_full_channel_is_back_pressure() {
         assert!(SendError::WouldBlock.is_back_pressure());
+        assert!(SendError::NoMemory.is_back_pressure());
         assert!(SendError::TooManyInFlight.is_back_pressure());
         assert!(!SendError::Closed.is_back_pressure());
         assert!(!SendError::NoBytes.is_back_pressure());

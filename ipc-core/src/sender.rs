@@ -101,7 +101,8 @@ impl Sender {
     }
 
     /// Whether the last attempt to send stopped because this user has as many descriptors in
-    /// flight, in all its processes together, as `RLIMIT_NOFILE` lets a process have open.
+    /// flight, in all its processes together, as `RLIMIT_NOFILE` lets a process have open; or
+    /// because the system had no memory for it.
     ///
     /// The socket may be writable all the while, so that no readiness event comes; or, on Linux,
     /// one comes after each attempt. Heed none, and try again after a few milliseconds.

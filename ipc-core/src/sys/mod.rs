@@ -133,8 +133,8 @@ pub(crate) enum Sent {
     Bytes(usize),
     /// The peer must read first: the socket will become writable then.
     Full,
-    /// The user's descriptors in flight are at their limit. No readiness event tells when they
-    /// no longer are: only trying again a little later helps.
+    /// The user's descriptors in flight are at their limit, or the system is out of memory. No
+    /// readiness event tells when that is over: only trying again a little later helps.
     Throttled,
 }
 

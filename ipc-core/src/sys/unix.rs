@@ -126,7 +126,7 @@ impl Socket {
         // For a long packet, Linux needs memory in one piece. If it is that which lacks, and not
         // that the peer must read first, a shorter part of the same message still goes.
         let short;
-        if let (Err(SendError::WouldBlock), [one]) = (&sent, vectors)
+        if let (Err(SendError::WouldBlock | SendError::NoMemory), [one]) = (&sent, vectors)
             && self.is_of_packets
             && one.len() > PACKET_BYTES_MAX
         {
@@ -266,7 +266,8 @@ fn outcome(sent: Result<usize, SendError>) -> io::Result<Sent> {
     match sent {
         Ok(bytes) => Ok(Sent::Bytes(bytes)),
         Err(SendError::WouldBlock) => Ok(Sent::Full),
-        Err(SendError::TooManyInFlight) => Ok(Sent::Throttled),
+        // For neither does the socket become writable: it is, all the while.
+        Err(SendError::TooManyInFlight | SendError::NoMemory) => Ok(Sent::Throttled),
         Err(error) => Err(error.into()),
     }
 }

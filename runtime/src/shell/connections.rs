@@ -145,7 +145,7 @@ impl Master {
         let refusal = match mailbox.put(&connection) {
             Ok(()) => return Input::Delivered { mailbox: id },
             Err(SendError::WouldBlock) => Refusal::Full,
-            Err(SendError::TooManyInFlight) => Refusal::Busy,
+            Err(SendError::TooManyInFlight | SendError::NoMemory) => Refusal::Busy,
             Err(error) => {
                 tracing::error!(%error, slot = id.slot, "a mailbox is broken; it gets a new one");
                 self.mend(id);

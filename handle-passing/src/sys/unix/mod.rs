@@ -288,7 +288,8 @@ fn judge(
 
 fn send_error(error: io::Error) -> SendError {
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendError::WouldBlock,
+        Some(libc::EAGAIN) => SendError::WouldBlock,
+        Some(libc::ENOBUFS | libc::ENOMEM) => SendError::NoMemory,
         Some(libc::ETOOMANYREFS) => SendError::TooManyInFlight,
         Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => SendError::Closed,
         _ => SendError::Io(error),
@@ -351,10 +352,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f106_f11_errors_of_sending_fall_into_four_classes() {
+    fn f106_f11_errors_of_sending_fall_into_five_classes() {
         let class = |code| send_error(io::Error::from_raw_os_error(code));
-        for full in [libc::EAGAIN, libc::EWOULDBLOCK, libc::ENOBUFS, libc::ENOMEM] {
+        for full in [libc::EAGAIN, libc::EWOULDBLOCK] {
             assert!(matches!(class(full), SendError::WouldBlock), "{full}");
+        }
+        for memory in [libc::ENOBUFS, libc::ENOMEM] {
+            assert!(matches!(class(memory), SendError::NoMemory), "{memory}");
         }
         assert!(matches!(class(libc::ETOOMANYREFS), SendError::TooManyInFlight));
         for gone in [libc::EPIPE, libc::ECONNRESET, libc::ENOTCONN] {
