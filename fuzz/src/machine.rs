@@ -10,7 +10,7 @@ use runtime::machine::{
     Time, ToWorker,
 };
 use runtime::sim::{self, Source, Token};
-use runtime::{Address, Exit, WorkerId};
+use runtime::{Address, Dispatch, Exit, ListenOptions, WorkerId};
 use scheduler::{Policy, RoundRobin};
 
 /// The first byte chooses; the rest is the simulator's chance, or a list of inputs.
@@ -66,6 +66,8 @@ impl World {
     fn new() -> World {
         let config = Config {
             weights: vec![1; SLOTS],
+            dispatch: Dispatch::Handoff,
+            dispatch_auto: Dispatch::Handoff,
             restart: RestartPolicy::default(),
             start_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
@@ -111,14 +113,20 @@ impl World {
             4 => message(FromWorker::Online { version: self.version + u16::from(number / 200) }),
             5 | 6 => {
                 let (request, index) = (u32::from(number), u16::from(number / 128));
-                message(FromWorker::Listen { request, index, address: address(number) })
+                let (options, address) = (ListenOptions::new(), address(number));
+                message(FromWorker::Listen { request, index, options, address })
             }
             7 => message(FromWorker::Close { listener: u32::from(number % 4) }),
             8 => Input::Violation { worker },
             9 => Input::ChannelClosed { worker },
             10 => Input::Exited { worker, exit: Exit::Code(i32::from(number)) },
             11 => Input::Exited { worker, exit: Exit::Unknown },
-            12 => Input::ListenerOpened { listener, address: address(number) },
+            12 => Input::ListenerOpened {
+                listener,
+                address: address(number),
+                dispatch: Dispatch::Handoff,
+                reason: None,
+            },
             13 => Input::ListenerFailed { listener, errno: i32::from(number), error },
             14 | 15 => {
                 let (connection, key) = self.token();

@@ -13,6 +13,7 @@ use scheduler::{Policy, RoundRobin, SmoothWeighted};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::event::Event;
+use crate::listen::Dispatch;
 use crate::machine::{self, Machine, PolicyFactory, RestartPolicy, SLOTS_MAX};
 use crate::shell::{self, Control, EventHook, Master, Program, Publisher};
 use crate::worker::{self, Worker};
@@ -33,7 +34,7 @@ pub struct Builder {
     drain_timeout: Duration,
     kill_timeout: Duration,
     stall_timeout: Duration,
-    backlog: i32,
+    backlog: u32,
     mailbox_connections: usize,
     seed: Option<u64>,
     program: Program,
@@ -121,7 +122,7 @@ impl Builder {
 
     /// How many connections the kernel queues for each listener before the master accepts them.
     /// Default 4096; the system's limit holds too (`net.core.somaxconn`).
-    pub fn backlog(mut self, connections: i32) -> Self {
+    pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections;
         self
     }
@@ -272,6 +273,8 @@ impl Builder {
         }
         Ok(machine::Config {
             weights,
+            dispatch: Dispatch::Auto,
+            dispatch_auto: Dispatch::Handoff,
             restart: self.restart,
             start_timeout: self.start_timeout,
             drain_timeout: self.drain_timeout,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::listen::Dispatch;
 
 /// A worker: the process that sits in a slot, told from its predecessors by a generation.
 ///
@@ -112,6 +113,17 @@ pub enum Event {
     Online {
         /// The worker.
         worker: WorkerId,
+    },
+    /// An address is listened on, for the first worker that asked for it.
+    Opened {
+        /// The address, with the real port.
+        address: Address,
+        /// How its connections get to workers.
+        dispatch: Dispatch,
+        /// The name of the policy that balances them.
+        policy: &'static str,
+        /// Why it is another dispatch than was asked for.
+        reason: Option<String>,
     },
     /// A worker listens: connections to this address may now be given to it.
     Listening {
@@ -240,6 +252,10 @@ impl fmt::Display for Event {
                 write!(f, "worker {worker} could not be started: {error}")
             }
             Event::Online { worker } => write!(f, "worker {worker} online"),
+            Event::Opened { address, dispatch, policy, reason } => {
+                write!(f, "{address} open: {dispatch}, {policy}")?;
+                reason.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))
+            }
             Event::Listening { worker, address } => {
                 write!(f, "worker {worker} listening on {address}")
             }

@@ -21,6 +21,7 @@ mod clock;
 mod cluster;
 mod error;
 mod event;
+mod listen;
 // Public for the fuzz targets and the simulator; no part of the stable interface.
 #[doc(hidden)]
 pub mod machine;
@@ -37,6 +38,7 @@ pub use builder::Builder;
 pub use cluster::Cluster;
 pub use error::Error;
 pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo};
+pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use worker::{Connection, Incoming, Listener, Worker};
 

@@ -18,6 +18,7 @@ use scheduler::{Load, Policy, Request};
 use super::{ListenerId, MailboxId, Output, Time};
 use crate::address::Address;
 use crate::event::{Event, WorkerId};
+use crate::listen::Dispatch;
 
 /// Checks in a row without progress that make a stall.
 const STRIKES_MAX: u8 = 3;
@@ -108,11 +109,13 @@ impl Mailbox {
 
 /// One listener: its policy, its mailboxes, and the connections that are in no mailbox.
 #[derive(Debug)]
-pub(crate) struct Dispatch<C> {
+pub(crate) struct Balancer<C> {
     id: ListenerId,
     /// The address: as it was asked for, then the real one.
     pub(crate) address: Address,
     pub(crate) phase: Phase,
+    /// How connections get to workers; never [`Auto`](Dispatch::Auto).
+    pub(crate) mode: Dispatch,
     policy: Box<dyn Policy>,
     mailboxes: Vec<Mailbox>,
     /// Connections that no slot can take now: one that was accepted when the last mailbox turned
@@ -134,14 +137,14 @@ pub(crate) struct Dispatch<C> {
     pub(crate) abandoned: u64,
 }
 
-impl<C> Dispatch<C> {
+impl<C> Balancer<C> {
     pub(crate) fn new(
         id: ListenerId,
         address: Address,
         policy: Box<dyn Policy>,
         weights: &[u32],
         stall_timeout: Duration,
-    ) -> Dispatch<C> {
+    ) -> Balancer<C> {
         let mailbox = |weight: &u32| Mailbox {
             reader: None,
             weight: *weight,
@@ -154,10 +157,11 @@ impl<C> Dispatch<C> {
             recount: false,
             taking_back: None,
         };
-        Dispatch {
+        Balancer {
             id,
             address,
             phase: Phase::Opening { requests: Vec::new() },
+            mode: Dispatch::Handoff,
             policy,
             mailboxes: weights.iter().map(mailbox).collect(),
             pending: VecDeque::new(),
@@ -204,6 +208,11 @@ impl<C> Dispatch<C> {
         mailbox.clear_stall();
         mailbox.check_at = None;
         self.settle(now, worker.slot, out);
+    }
+
+    /// What the policy calls itself.
+    pub(crate) fn policy_name(&self) -> &'static str {
+        self.policy.name()
     }
 
     /// A connection was accepted.

@@ -1,10 +1,11 @@
 //! What workers listen on: one listener for each address, shared by all that ask for it.
 
-use super::dispatch::{Dispatch, Phase};
+use super::dispatch::{Balancer, Phase};
 use super::slot::{Life, Stimulus};
-use super::{LISTENERS_MAX, ListenerId, Machine, Output, Stage, Time, ToWorker};
+use super::{Joined, LISTENERS_MAX, ListenerId, Machine, Output, Stage, Time, ToWorker};
 use crate::address::Address;
 use crate::event::{Event, WorkerId};
+use crate::listen::{Dispatch, ListenOptions};
 use crate::sys::{EADDRINUSE, EMFILE, ESHUTDOWN};
 
 impl<C> Machine<C> {
@@ -14,6 +15,7 @@ impl<C> Machine<C> {
         worker: WorkerId,
         request: u32,
         index: u16,
+        options: ListenOptions,
         address: Address,
     ) {
         if self.stage != Stage::Running {
@@ -31,7 +33,7 @@ impl<C> Machine<C> {
         }
         let listener = ListenerId(self.next_listener);
         self.next_listener += 1;
-        let mut dispatch = Dispatch::new(
+        let mut dispatch = Balancer::new(
             listener,
             address.clone(),
             (self.policy)(),
@@ -41,7 +43,11 @@ impl<C> Machine<C> {
         dispatch.phase = Phase::Opening { requests: vec![(worker, request)] };
         self.keys.insert(key, listener);
         self.listeners.insert(listener, dispatch);
-        self.output.push_back(Output::OpenListener { listener, address });
+        let dispatch = match options.dispatch.unwrap_or(self.config.dispatch) {
+            Dispatch::Auto => self.config.dispatch_auto,
+            asked => asked,
+        };
+        self.output.push_back(Output::OpenListener { listener, address, dispatch, options });
     }
 
     /// A worker wants a listener that another one has asked for already.
@@ -70,8 +76,13 @@ impl<C> Machine<C> {
         slot.apply(Stimulus::Attach, None);
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
         let address = dispatch.address.clone();
-        let result = Ok((listener.0, address.clone()));
-        let message = ToWorker::Listening { request, result };
+        let joined = Joined {
+            listener: listener.0,
+            dispatch: dispatch.mode,
+            weight: self.config.weights.get(worker.slot).copied().unwrap_or(1),
+            address: address.clone(),
+        };
+        let message = ToWorker::Listening { request, result: Ok(joined) };
         self.output.push_back(Output::Tell { worker, message });
         self.output.push_back(Output::Event(Event::Listening { worker, address }));
         dispatch.attach(now, worker, &mut self.output);
@@ -86,13 +97,24 @@ impl<C> Machine<C> {
         self.output.push_back(Output::Tell { worker, message });
     }
 
-    pub(super) fn listener_opened(&mut self, now: Time, listener: ListenerId, address: Address) {
+    pub(super) fn listener_opened(
+        &mut self,
+        now: Time,
+        listener: ListenerId,
+        address: Address,
+        mode: Dispatch,
+        reason: Option<String>,
+    ) {
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
         match &mut dispatch.phase {
             Phase::Opening { requests } => {
                 let requests = std::mem::take(requests);
                 dispatch.phase = Phase::Open;
-                dispatch.address = address;
+                dispatch.address = address.clone();
+                dispatch.mode = mode;
+                let policy = dispatch.policy_name();
+                let event = Event::Opened { address, dispatch: mode, policy, reason };
+                self.output.push_back(Output::Event(event));
                 for (worker, request) in requests {
                     self.attach(now, worker, request, listener);
                 }

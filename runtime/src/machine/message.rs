@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::event::WorkerId;
+use crate::listen::{Dispatch, ListenOptions};
 
 /// The version of this protocol; both sides must be of the same.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;
@@ -34,14 +35,27 @@ pub enum ToWorker {
     Listening {
         /// The request that it answers.
         request: u32,
-        /// The listener's number and its real address, or the errno of the failure.
-        result: Result<(u32, Address), i32>,
+        /// What it joins, or the errno of the failure.
+        result: Result<Joined, i32>,
     },
     /// Stop taking connections, finish what you have, exit.
     Stop {
         /// Whether to serve what waits in the mailboxes first: nobody else will.
         take_rest: bool,
     },
+}
+
+/// A listener as one worker has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The listener's number.
+    pub listener: u32,
+    /// What the handle is: a mailbox, or a listening socket.
+    pub dispatch: Dispatch,
+    /// How many connections the worker takes before it lets others go first, when it shares.
+    pub weight: u32,
+    /// The real address.
+    pub address: Address,
 }
 
 /// What a worker tells the master.
@@ -58,6 +72,8 @@ pub enum FromWorker {
         request: u32,
         /// Tells several listeners on port 0 in one worker apart; 0 for every other port.
         index: u16,
+        /// How to open it, if it is not open yet.
+        options: ListenOptions,
         /// The address.
         address: Address,
     },
@@ -92,10 +108,12 @@ impl ToWorker {
                 out.u64(u64::try_from(drain_timeout.as_millis()).unwrap_or(u64::MAX));
                 1
             }
-            ToWorker::Listening { request, result: Ok((listener, address)) } => {
+            ToWorker::Listening { request, result: Ok(joined) } => {
                 out.u32(*request);
-                out.u32(*listener);
-                out.address(address);
+                out.u32(joined.listener);
+                out.dispatch(joined.dispatch);
+                out.u32(joined.weight);
+                out.address(&joined.address);
                 2
             }
             ToWorker::Listening { request, result: Err(errno) } => {
@@ -129,7 +147,12 @@ impl ToWorker {
             },
             2 => ToWorker::Listening {
                 request: input.u32()?,
-                result: Ok((input.u32()?, input.address()?)),
+                result: Ok(Joined {
+                    listener: input.u32()?,
+                    dispatch: input.dispatch()?,
+                    weight: input.u32()?,
+                    address: input.address()?,
+                }),
             },
             3 => ToWorker::Listening {
                 request: input.u32()?,
@@ -151,9 +174,10 @@ impl FromWorker {
                 out.u16(*version);
                 129
             }
-            FromWorker::Listen { request, index, address } => {
+            FromWorker::Listen { request, index, options, address } => {
                 out.u32(*request);
                 out.u16(*index);
+                out.options(options);
                 out.address(address);
                 130
             }
@@ -177,6 +201,7 @@ impl FromWorker {
             130 => FromWorker::Listen {
                 request: input.u32()?,
                 index: input.u16()?,
+                options: input.options()?,
                 address: input.address()?,
             },
             131 => FromWorker::Close { listener: input.u32()? },
@@ -199,6 +224,27 @@ impl Writer {
 
     fn u64(&mut self, value: u64) {
         self.0.extend(value.to_le_bytes());
+    }
+
+    fn dispatch(&mut self, dispatch: Dispatch) {
+        self.0.push(match dispatch {
+            Dispatch::Auto => 0,
+            Dispatch::Handoff => 1,
+            Dispatch::Shared => 2,
+            Dispatch::Steered => 3,
+        });
+    }
+
+    fn options(&mut self, options: &ListenOptions) {
+        self.option(options.dispatch, Writer::dispatch);
+        self.option(options.backlog, Writer::u32);
+    }
+
+    fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
+        self.0.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
     }
 
     fn address(&mut self, address: &Address) {
@@ -252,6 +298,30 @@ impl Reader<'_> {
         }
     }
 
+    fn dispatch(&mut self) -> Result<Dispatch, DecodeError> {
+        match self.array()? {
+            [0] => Ok(Dispatch::Auto),
+            [1] => Ok(Dispatch::Handoff),
+            [2] => Ok(Dispatch::Shared),
+            [3] => Ok(Dispatch::Steered),
+            _ => Err(DecodeError),
+        }
+    }
+
+    fn options(&mut self) -> Result<ListenOptions, DecodeError> {
+        Ok(ListenOptions {
+            dispatch: self.option(Reader::dispatch)?,
+            backlog: self.option(Reader::u32)?,
+        })
+    }
+
+    fn option<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.bool()? { read(self).map(Some) } else { Ok(None) }
+    }
+
     fn address(&mut self) -> Result<Address, DecodeError> {
         let [tag] = self.array()?;
         match tag {
@@ -297,6 +367,15 @@ mod tests {
         ]
     }
 
+    fn dispatch() -> impl Strategy<Value = Dispatch> {
+        proptest::sample::select(Dispatch::ALL.to_vec())
+    }
+
+    fn options() -> impl Strategy<Value = ListenOptions> {
+        (proptest::option::of(dispatch()), any::<Option<u32>>())
+            .prop_map(|(dispatch, backlog)| ListenOptions { dispatch, backlog })
+    }
+
     fn to_worker() -> impl Strategy<Value = ToWorker> {
         prop_oneof![
             any::<(u16, u16, u32, u32)>().prop_map(|(version, slot, generation, ms)| {
@@ -306,9 +385,12 @@ mod tests {
                     drain_timeout: Duration::from_millis(ms.into()),
                 }
             }),
-            (any::<(u32, u32)>(), address()).prop_map(|((request, listener), address)| {
-                ToWorker::Listening { request, result: Ok((listener, address)) }
-            }),
+            (any::<(u32, u32, u32)>(), dispatch(), address()).prop_map(
+                |((request, listener, weight), dispatch, address)| {
+                    let joined = Joined { listener, dispatch, weight, address };
+                    ToWorker::Listening { request, result: Ok(joined) }
+                }
+            ),
             any::<(u32, i32)>()
                 .prop_map(|(request, errno)| ToWorker::Listening { request, result: Err(errno) }),
             any::<bool>().prop_map(|take_rest| ToWorker::Stop { take_rest }),
@@ -318,9 +400,11 @@ mod tests {
     fn from_worker() -> impl Strategy<Value = FromWorker> {
         prop_oneof![
             any::<u16>().prop_map(|version| FromWorker::Online { version }),
-            (any::<(u32, u16)>(), address()).prop_map(|((request, index), address)| {
-                FromWorker::Listen { request, index, address }
-            }),
+            (any::<(u32, u16)>(), options(), address()).prop_map(
+                |((request, index), options, address)| {
+                    FromWorker::Listen { request, index, options, address }
+                }
+            ),
             any::<u32>().prop_map(|listener| FromWorker::Close { listener }),
         ]
     }

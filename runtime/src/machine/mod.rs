@@ -24,14 +24,15 @@ use scheduler::Policy;
 
 pub use self::dispatch::Refusal;
 pub(crate) use self::message::PROTOCOL_VERSION;
-pub use self::message::{DecodeError, FromWorker, ToWorker};
+pub use self::message::{DecodeError, FromWorker, Joined, ToWorker};
 pub use self::restart::RestartPolicy;
 
-use self::dispatch::Dispatch;
+use self::dispatch::Balancer;
 
 use self::slot::{Life, Slot, Stimulus};
 use crate::address::Address;
 use crate::event::{Event, Exit, KillReason, WorkerId};
+use crate::listen::{Dispatch, ListenOptions};
 
 /// Time since the start of the master.
 pub type Time = Duration;
@@ -60,6 +61,10 @@ pub struct MailboxId {
 pub struct Config {
     /// A weight for each slot; their number is the number of slots.
     pub weights: Vec<u32>,
+    /// How connections get to workers, where a listener does not say it.
+    pub dispatch: Dispatch,
+    /// What [`Auto`](Dispatch::Auto) stands for.
+    pub dispatch_auto: Dispatch,
     /// How workers that die are replaced.
     pub restart: RestartPolicy,
     /// A worker that was not heard of for this long after its start is killed.
@@ -92,8 +97,14 @@ pub enum Input<C> {
     ChannelClosed { worker: WorkerId },
     /// A worker's process ended, and its channel was read to the end.
     Exited { worker: WorkerId, exit: Exit },
-    /// A listener is open; `address` has the real port.
-    ListenerOpened { listener: ListenerId, address: Address },
+    /// A listener is open; `address` has the real port. `dispatch` may be another than was asked
+    /// for; `reason` then says why.
+    ListenerOpened {
+        listener: ListenerId,
+        address: Address,
+        dispatch: Dispatch,
+        reason: Option<String>,
+    },
     /// A listener could not be opened.
     ListenerFailed { listener: ListenerId, errno: i32, error: String },
     /// A connection was accepted. `key` is the same for all connections of one client address.
@@ -132,7 +143,12 @@ pub enum Output<C> {
     /// Send a signal.
     Signal { worker: WorkerId, signal: Signal },
     /// Listen; answer `ListenerOpened` or `ListenerFailed`. Accepting is off at first.
-    OpenListener { listener: ListenerId, address: Address },
+    OpenListener {
+        listener: ListenerId,
+        address: Address,
+        dispatch: Dispatch,
+        options: ListenOptions,
+    },
     /// Close the listening socket, not the mailboxes.
     CloseListener { listener: ListenerId },
     /// Accept, or leave connections in the backlog.
@@ -197,7 +213,7 @@ pub struct Machine<C> {
     worked: bool,
     stage: Stage,
     slots: Vec<Slot>,
-    listeners: BTreeMap<ListenerId, Dispatch<C>>,
+    listeners: BTreeMap<ListenerId, Balancer<C>>,
     keys: BTreeMap<(Address, u16), ListenerId>,
     next_listener: u32,
     output: VecDeque<Output<C>>,
@@ -237,8 +253,8 @@ impl<C> Machine<C> {
             Input::Violation { worker } => self.kill(now, worker, KillReason::Protocol),
             Input::ChannelClosed { worker } => self.channel_closed(now, worker),
             Input::Exited { worker, exit } => self.exited(now, worker, exit),
-            Input::ListenerOpened { listener, address } => {
-                self.listener_opened(now, listener, address);
+            Input::ListenerOpened { listener, address, dispatch, reason } => {
+                self.listener_opened(now, listener, address, dispatch, reason);
             }
             Input::ListenerFailed { listener, errno, error } => {
                 self.listener_failed(listener, errno, &error);
@@ -320,7 +336,7 @@ impl<C> Machine<C> {
     /// change anything.
     pub fn next_timeout(&self) -> Option<Time> {
         let slots = self.slots.iter().filter_map(|slot| slot.deadline);
-        let listeners = self.listeners.values().filter_map(Dispatch::next_timeout);
+        let listeners = self.listeners.values().filter_map(Balancer::next_timeout);
         let stage = match self.stage {
             Stage::Closing { deadline } => Some(deadline),
             Stage::NotStarted
@@ -355,9 +371,9 @@ impl<C> Machine<C> {
             FromWorker::Listen { .. } | FromWorker::Close { .. } if slot.life == Life::Spawning => {
                 self.kill(now, worker, KillReason::Protocol);
             }
-            FromWorker::Listen { request, index, address } => {
+            FromWorker::Listen { request, index, options, address } => {
                 if slot.life.is_heard() {
-                    self.listen(now, worker, request, index, address);
+                    self.listen(now, worker, request, index, options, address);
                 }
             }
             FromWorker::Close { listener } => {
@@ -370,14 +386,14 @@ impl<C> Machine<C> {
     fn dispatch(
         &mut self,
         listener: ListenerId,
-    ) -> Option<(&mut Dispatch<C>, &mut VecDeque<Output<C>>)> {
+    ) -> Option<(&mut Balancer<C>, &mut VecDeque<Output<C>>)> {
         Some((self.listeners.get_mut(&listener)?, &mut self.output))
     }
 
     fn with(
         &mut self,
         listener: ListenerId,
-        act: impl FnOnce(&mut Dispatch<C>, &mut VecDeque<Output<C>>),
+        act: impl FnOnce(&mut Balancer<C>, &mut VecDeque<Output<C>>),
     ) {
         if let Some((dispatch, out)) = self.dispatch(listener) {
             act(dispatch, out);

@@ -1,7 +1,7 @@
 //! The end of the cluster: backlogs are accepted, workers finish, and each further request to stop
 //! goes one stage further at once.
 
-use super::dispatch::{Dispatch, Phase};
+use super::dispatch::{Balancer, Phase};
 use super::slot::{Life, Stimulus};
 use super::{Machine, Output, Signal, Stage, Time, ToWorker};
 use crate::event::Event;
@@ -70,7 +70,7 @@ impl<C> Machine<C> {
             }
             Stage::Stopping if !alive => self.abandon(false),
             Stage::Abandoning { failed } => {
-                if self.listeners.values().all(Dispatch::is_empty) {
+                if self.listeners.values().all(Balancer::is_empty) {
                     self.finish(failed);
                 }
             }
@@ -124,7 +124,7 @@ impl<C> Machine<C> {
         for dispatch in self.listeners.values_mut() {
             dispatch.abandon(&mut self.output);
         }
-        if self.listeners.values().all(Dispatch::is_empty) {
+        if self.listeners.values().all(Balancer::is_empty) {
             self.finish(failed);
         }
     }

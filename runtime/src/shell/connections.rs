@@ -10,6 +10,7 @@ use mio::{Interest, Token};
 use super::listener::{Accept, Listener};
 use super::{Master, Subject};
 use crate::address::Address;
+use crate::listen::{Dispatch, ListenOptions};
 use crate::machine::{Input, ListenerId, MailboxId, Refusal};
 use crate::mailbox::{Accepted, Mailbox, Taken, Taker};
 
@@ -38,9 +39,20 @@ impl Listening {
 }
 
 impl Master {
-    pub(super) fn open(&mut self, listener: ListenerId, address: &Address) -> Input<Accepted> {
-        match self.try_open(listener, address) {
-            Ok(address) => Input::ListenerOpened { listener, address },
+    pub(super) fn open(
+        &mut self,
+        listener: ListenerId,
+        address: &Address,
+        _dispatch: Dispatch,
+        options: &ListenOptions,
+    ) -> Input<Accepted> {
+        match self.try_open(listener, address, options) {
+            Ok(address) => Input::ListenerOpened {
+                listener,
+                address,
+                dispatch: Dispatch::Handoff,
+                reason: None,
+            },
             Err(error) => {
                 self.mailboxes.retain(|mailbox, _| mailbox.listener != listener);
                 let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()));
@@ -49,8 +61,14 @@ impl Master {
         }
     }
 
-    fn try_open(&mut self, id: ListenerId, address: &Address) -> io::Result<Address> {
-        let (listener, address) = Listener::open(address, self.config.backlog)?;
+    fn try_open(
+        &mut self,
+        id: ListenerId,
+        address: &Address,
+        options: &ListenOptions,
+    ) -> io::Result<Address> {
+        let backlog = options.backlog.unwrap_or(self.config.backlog);
+        let (listener, address) = Listener::open(address, backlog)?;
         for slot in 0..self.config.slots {
             let mailbox = Mailbox::new(self.config.mailbox_connections)?;
             self.mailboxes.insert(MailboxId { listener: id, slot }, mailbox);

@@ -44,7 +44,7 @@ enum ListenerSocket {
 
 impl Listener {
     /// Listens on `address`; says the real one.
-    pub(super) fn open(address: &Address, backlog: i32) -> io::Result<(Listener, Address)> {
+    pub(super) fn open(address: &Address, backlog: u32) -> io::Result<(Listener, Address)> {
         let reserve = Some(open_reserve()?);
         match address {
             Address::Tcp(address) => {
@@ -52,7 +52,7 @@ impl Listener {
                 // A restarted service must not wait for its old connections' TIME_WAIT.
                 socket.set_reuse_address(true)?;
                 socket.bind(&SockAddr::from(*address))?;
-                socket.listen(backlog)?;
+                socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
                 socket.set_nonblocking(true)?;
                 let socket = TcpListener::from_std(socket.into());
                 let address = socket.local_addr()?.into();
@@ -60,7 +60,7 @@ impl Listener {
             }
             Address::Unix(path) => {
                 let socket = ipc_core::Listener::options()
-                    .backlog(backlog.unsigned_abs())
+                    .backlog(backlog)
                     // Anybody may connect, as over TCP, if the umask and the directory let him.
                     .mode(0o777)
                     .respects_umask(true)

@@ -41,7 +41,7 @@ const MESSAGE_BATCH_MAX: usize = 64;
 pub(crate) struct Config {
     pub(crate) program: Program,
     pub(crate) slots: usize,
-    pub(crate) backlog: i32,
+    pub(crate) backlog: u32,
     pub(crate) mailbox_connections: usize,
     pub(crate) handle_signals: bool,
 }
@@ -227,7 +227,9 @@ impl Master {
                 self.signal(worker, signal);
                 None
             }
-            Output::OpenListener { listener, address } => Some(self.open(listener, &address)),
+            Output::OpenListener { listener, address, dispatch, options } => {
+                Some(self.open(listener, &address, dispatch, &options))
+            }
             Output::CloseListener { listener } => {
                 self.close(listener);
                 None

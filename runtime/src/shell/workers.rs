@@ -78,8 +78,9 @@ impl Master {
     pub(super) fn tell(&mut self, worker: WorkerId, message: &ToWorker) -> Option<Input<Accepted>> {
         let (kind, payload) = message.encode();
         let mut frame = Message::new(kind, payload);
-        if let ToWorker::Listening { request, result: Ok((listener, _)) } = message {
-            let mailbox = MailboxId { listener: ListenerId(*listener), slot: worker.slot };
+        if let ToWorker::Listening { request, result: Ok(joined) } = message {
+            let listener = joined.listener;
+            let mailbox = MailboxId { listener: ListenerId(listener), slot: worker.slot };
             match self.mailboxes.get(&mailbox)?.receiver().try_clone_to_owned() {
                 Ok(receiver) => frame = frame.with_handle(receiver),
                 Err(error) => {
@@ -87,7 +88,7 @@ impl Master {
                     let errno = error.raw_os_error().unwrap_or(sys::EMFILE);
                     let failed = ToWorker::Listening { request: *request, result: Err(errno) };
                     let _ = self.tell(worker, &failed);
-                    let message = FromWorker::Close { listener: *listener };
+                    let message = FromWorker::Close { listener };
                     return Some(Input::Message { worker, message });
                 }
             }

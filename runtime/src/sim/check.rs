@@ -6,6 +6,7 @@ use super::kernel::{Mailbox, Place, Socket, SocketState};
 use super::world::World;
 use super::{EXIT_LATE_MAX, MASTER_LATE_MAX, Time};
 use crate::event::{Event, Exit};
+use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, Input, Signal};
 
 /// How long the machine may wait after the kernel had no room for a descriptor.
@@ -375,7 +376,8 @@ impl World {
             3 => message(FromWorker::Online { version }),
             4 => {
                 let address = super::address(0);
-                message(FromWorker::Listen { request, index: 0, address })
+                let options = ListenOptions::new();
+                message(FromWorker::Listen { request, index: 0, options, address })
             }
             5 => message(FromWorker::Close { listener: 0 }),
             _ => Input::SpawnFailed { worker, error: "late".into(), transient: false },
@@ -413,6 +415,7 @@ impl World {
                 ("event: slot {}: {} taken back", [*slot as u64, u64::from(*connections), 0])
             }
             Event::Shed { connections, .. } => ("event: {} shed", [*connections, 0, 0]),
+            Event::Opened { .. } => ("event: a listener opened", [0; 3]),
             Event::Stopping => ("event: stopping", [0; 3]),
             Event::Stopped { abandoned } => ("event: stopped, {} abandoned", [*abandoned, 0, 0]),
             Event::Lost { .. } => ("event: events lost", [0; 3]),

@@ -164,7 +164,7 @@ impl Oracle {
                 self.has_worked = true;
                 self.go(*worker, Stage::Online, Stage::Online)
             }
-            Event::ListenFailed { .. } | Event::Lost { .. } => Ok(()),
+            Event::Opened { .. } | Event::ListenFailed { .. } | Event::Lost { .. } => Ok(()),
             Event::Killed { worker, reason } => {
                 let view = self.living(*worker)?;
                 let again = view.killed.replace(*reason);

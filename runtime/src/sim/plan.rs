@@ -9,6 +9,7 @@ use scheduler::{Policy, RoundRobin, SmoothWeighted};
 use super::script::Script;
 use super::source::Source;
 use super::{MASTER_LATE_MAX, Time};
+use crate::listen::Dispatch;
 use crate::machine::{Config, PolicyFactory, RestartPolicy};
 
 /// What can go wrong, or just be unusual. Its rate is how often in 255 it does, where it can.
@@ -114,6 +115,8 @@ impl Default for Plan {
         Plan {
             config: Config {
                 weights: vec![1; 4],
+                dispatch: Dispatch::Handoff,
+                dispatch_auto: Dispatch::Handoff,
                 restart: RestartPolicy {
                     delay_min: Time::from_millis(100),
                     delay_max: Time::from_secs(1),
@@ -148,6 +151,8 @@ impl Plan {
         let mut plan = Plan {
             config: Config {
                 weights: (0..slots).map(|_| source.one_of(&[1, 1, 2, 3])).collect(),
+                dispatch: Dispatch::Handoff,
+                dispatch_auto: Dispatch::Handoff,
                 restart: RestartPolicy {
                     delay_min: millis(source, &[100, 1, 20]),
                     delay_max: millis(source, &[1000, 200]),

@@ -8,6 +8,7 @@ use super::script::{Act, CRASH, KILLED, Script};
 use super::world::{Happening, World};
 use super::{MASTER_LATE_MAX, Time, address};
 use crate::event::{Exit, WorkerId};
+use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, ToWorker};
 use crate::sys::ESHUTDOWN;
 
@@ -229,8 +230,8 @@ impl World {
                 request.heard = true;
                 let address = request.address;
                 match result {
-                    Ok((listener, _)) => {
-                        process.reads.push(usize::try_from(listener).expect("small"));
+                    Ok(joined) => {
+                        process.reads.push(usize::try_from(joined.listener).expect("small"));
                         self.go_on(pid);
                     }
                     Err(errno) if errno == ESHUTDOWN => {}
@@ -271,7 +272,12 @@ impl World {
         let process = &mut self.processes[pid];
         let request = u32::try_from(process.requests.len()).expect("few");
         process.requests.push(Request { address: number, answered: false, heard: false });
-        let message = FromWorker::Listen { request, index: 0, address: address(number) };
+        let message = FromWorker::Listen {
+            request,
+            index: 0,
+            options: ListenOptions::new(),
+            address: address(number),
+        };
         process.send(Sent::Message(message));
         self.wake_master();
     }

@@ -10,6 +10,7 @@ use super::world::{Happening, World};
 use super::{EXIT_LATE_MAX, Time};
 use crate::address::Address;
 use crate::event::WorkerId;
+use crate::listen::Dispatch;
 use crate::machine::{Input, ListenerId, MailboxId, Output, Refusal, Signal, ToWorker};
 use crate::sys::EADDRINUSE;
 
@@ -49,7 +50,7 @@ impl World {
             Output::Spawn { worker } => return Some(self.spawn(worker)),
             Output::Tell { worker, message } => self.tell(worker, message),
             Output::Signal { worker, signal } => self.signal(worker, signal),
-            Output::OpenListener { listener, address } => return self.open(listener, &address),
+            Output::OpenListener { listener, address, .. } => return self.open(listener, &address),
             Output::CloseListener { listener } => self.close_listener(index(listener)),
             Output::Accept { listener, on } => {
                 let listener = index(listener);
@@ -146,9 +147,9 @@ impl World {
                 if !self.processes[pid].is_answered(*request) {
                     self.violate(format!("I7: {worker} has no open request {request}"));
                 }
-                if let Ok((listener, _)) = result {
+                if let Ok(joined) = result {
                     let clock = self.clock();
-                    let listener = usize::try_from(*listener).expect("small");
+                    let listener = usize::try_from(joined.listener).expect("small");
                     self.sockets[listener].mailboxes[worker.slot].attach(clock, pid);
                 }
             }
@@ -216,7 +217,9 @@ impl World {
         }
         self.note("listener {} is open", [listener as u64, 0, 0]);
         self.sockets[listener].state = SocketState::Open;
-        Some(Input::ListenerOpened { listener: number, address: super::address(address) })
+        let address = super::address(address);
+        let dispatch = Dispatch::Handoff;
+        Some(Input::ListenerOpened { listener: number, address, dispatch, reason: None })
     }
 
     fn close_listener(&mut self, listener: usize) {

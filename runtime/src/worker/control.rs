@@ -14,7 +14,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::address::Address;
 use crate::event::WorkerId;
-use crate::machine::{FromWorker, ToWorker};
+use crate::listen::ListenOptions;
+use crate::machine::{FromWorker, Joined, ToWorker};
 
 /// How a worker shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ const RUNNING: u8 = 0;
 const STOP_AFTER_THE_REST: u8 = 1;
 const STOP_AT_ONCE: u8 = 2;
 
-type Answer = io::Result<(u32, Address, OwnedFd)>;
+type Answer = io::Result<(Joined, OwnedFd)>;
 
 /// What the worker, its listeners and the channel's thread share.
 #[derive(Debug)]
@@ -84,14 +85,20 @@ impl Control {
     }
 
     /// Asks the master for a listener, and waits for the answer.
-    pub(super) fn listen(&self, address: &Address, deadline: Instant) -> Answer {
+    pub(super) fn listen(
+        &self,
+        address: &Address,
+        options: &ListenOptions,
+        deadline: Instant,
+    ) -> Answer {
         // Held to the end, so that two threads do not ask for the same one.
         let mut indices = lock(&self.indices);
         let index = indices.get(address).copied().unwrap_or(0);
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = crossbeam_channel::bounded(1);
         lock(&self.requests).insert(request, sender);
-        let message = FromWorker::Listen { request, index, address: address.clone() };
+        let options = options.clone();
+        let message = FromWorker::Listen { request, index, options, address: address.clone() };
         // After the request is known: a reader that ends from here on answers it.
         let sent = match self.stop() {
             Some(_) => Err(gone()),
@@ -133,13 +140,11 @@ impl Control {
             match ToWorker::decode(message.kind, &message.payload) {
                 Ok(ToWorker::Listening { request, result }) => {
                     let answer = match (result, handle) {
-                        (Ok((listener, address)), Some(mailbox)) => {
-                            Ok((listener, address, mailbox))
-                        }
-                        (Ok(_), None) => Err(io::Error::other("the answer lacks its mailbox")),
+                        (Ok(joined), Some(handle)) => Ok((joined, handle)),
+                        (Ok(_), None) => Err(io::Error::other("the answer lacks its handle")),
                         (Err(errno), _) => Err(io::Error::from_raw_os_error(errno)),
                     };
-                    let opened = answer.as_ref().ok().map(|(listener, ..)| *listener);
+                    let opened = answer.as_ref().ok().map(|(joined, _)| joined.listener);
                     let request = lock(&self.requests).remove(&request);
                     let heard = request.is_some_and(|sender| sender.try_send(answer).is_ok());
                     if let (false, Some(listener)) = (heard, opened) {

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::connection::Connection;
 use super::control::{Control, Stop};
 use crate::address::{Address, Peer};
+use crate::machine::Joined;
 use crate::mailbox::{Taken, Taker};
 use crate::sys;
 
@@ -34,12 +35,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(
-        control: Arc<Control>,
-        id: u32,
-        address: Address,
-        mailbox: OwnedFd,
-    ) -> Listener {
+    pub(super) fn new(control: Arc<Control>, joined: Joined, mailbox: OwnedFd) -> Listener {
+        let Joined { listener: id, address, .. } = joined;
         Listener { control, id, address, mailbox, taker: Mutex::default() }
     }
 

@@ -24,6 +24,7 @@ use crate::address::{Address, ParseAddressError};
 use crate::clock::deadline;
 use crate::error::Error;
 use crate::event::WorkerId;
+use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, PROTOCOL_VERSION, ToWorker};
 
 /// The variable that tells a process that it is a worker: its id.
@@ -160,6 +161,19 @@ impl Worker {
         A: TryInto<Address>,
         A::Error: Into<ParseAddressError>,
     {
+        self.listen_with(address, ListenOptions::new())
+    }
+
+    /// As [`listen`](Self::listen), and says how the address is opened if it is not open yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`listen`](Self::listen).
+    pub fn listen_with<A>(&self, address: A, options: ListenOptions) -> io::Result<Listener>
+    where
+        A: TryInto<Address>,
+        A::Error: Into<ParseAddressError>,
+    {
         let address = address.try_into().map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidInput, Into::<ParseAddressError>::into(error))
         })?;
@@ -168,9 +182,8 @@ impl Worker {
             Address::Unix(path) => Address::Unix(std::path::absolute(path)?),
             tcp @ Address::Tcp(_) => tcp,
         };
-        let (listener, address, mailbox) =
-            self.control.listen(&address, deadline(ANSWER_TIMEOUT))?;
-        Ok(Listener::new(Arc::clone(&self.control), listener, address, mailbox))
+        let (joined, handle) = self.control.listen(&address, &options, deadline(ANSWER_TIMEOUT))?;
+        Ok(Listener::new(Arc::clone(&self.control), joined, handle))
     }
 
     /// Whether this process shall stop: take no new work, finish what it has, exit.

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::machine::FromWorker;
-use runtime::{Address, Event, Exit, KillReason, RestartPolicy, WorkerId};
+use runtime::{Address, Event, Exit, KillReason, ListenOptions, RestartPolicy, WorkerId};
 
 use crate::harness::{Outcome, ROLE, children, descriptors, roles, tests};
 use crate::support::cluster::{exit_of, told};
@@ -360,7 +360,8 @@ fn listen_and_leave_channel_to_child(args: &[String]) -> Outcome {
     let channel = RawChannel::inherited();
     channel.online()?;
     Command::new("sleep").arg("1000").spawn()?;
-    let listen = FromWorker::Listen { request: 0, index: 0, address: args[0].parse()? };
+    let (options, address) = (ListenOptions::new(), args[0].parse()?);
+    let listen = FromWorker::Listen { request: 0, index: 0, options, address };
     channel.send(&message(&listen))?;
     park_for_ever()
 }
@@ -382,7 +383,8 @@ fn ask_and_end(_: &[String]) -> Outcome {
     channel.online()?;
     // An address of nobody's.
     let address = Address::Tcp(([192, 0, 2, 1], 80).into());
-    let listen = FromWorker::Listen { request: 0, index: 0, address };
+    let options = ListenOptions::new();
+    let listen = FromWorker::Listen { request: 0, index: 0, options, address };
     channel.send(&message(&listen).repeat(QUESTIONS))?;
     Err("it has nothing more to say".into())
 }

@@ -88,15 +88,15 @@ fn a_slow_reader_is_told_how_many_events_it_has_lost() {
     wait_until("it listens at last", || directory.join("socket").exists());
     assert_eq!(ask(&address), "0.1");
     let mut events: Vec<_> = running.cluster.events().try_iter().collect();
-    let missing = FAILURES + 3 - events.len();
-    assert!(missing > 0, "spawned, online, the failures and listening are too many");
+    let missing = FAILURES + 4 - events.len();
+    assert!(missing > 0, "spawned, online, the failures, opened and listening are too many");
     running.cluster.shutdown();
     events.extend(running.cluster.events().iter());
     let lost = events.iter().position(|event| matches!(event, Event::Lost { .. }));
     let lost = lost.expect("it is told");
     assert_eq!(events[lost], Event::Lost { events: missing as u64 });
     assert_eq!(events[lost + 1], Event::Stopping);
-    assert_eq!(events.len(), FAILURES + 3 - missing + 4, "Lost, Stopping, Exited, Stopped");
+    assert_eq!(events.len(), FAILURES + 4 - missing + 4, "Lost, Stopping, Exited, Stopped");
     running.cluster.wait().unwrap();
 }
 

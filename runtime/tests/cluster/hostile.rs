@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use runtime::machine::FromWorker;
-use runtime::{Address, Builder, Event, Exit, KillReason, RestartPolicy, WorkerId};
+use runtime::{Address, Builder, Event, Exit, KillReason, ListenOptions, RestartPolicy, WorkerId};
 
 use crate::harness::{Outcome, descriptors, roles, tests};
 use crate::support::cluster::{exit_of, told};
@@ -51,6 +51,7 @@ fn attack(args: &[String]) -> Outcome {
     let listen = |request| FromWorker::Listen {
         request,
         index: 0,
+        options: ListenOptions::new(),
         // An address of nobody's, which can't be listened on.
         address: Address::Tcp(([192, 0, 2, 1], 80).into()),
     };
