@@ -5,13 +5,14 @@ use scheduler::{Load, Policy, Request, RoundRobin, SmoothWeighted};
 
 #[path = "../../scheduler/tests/twin/mod.rs"]
 mod twin;
+use twin::Tiered;
 
 /// Interprets the bytes as calls, and makes them on every policy and on its naive twin. Panics when
 /// the two disagree, when a slot is picked that isn't eligible, or none though one is.
 pub fn policy(data: &[u8]) {
     let mut policies: [(Box<dyn Policy>, Box<dyn Policy>); 2] = [
-        (Box::new(RoundRobin::new()), Box::<twin::NaiveRoundRobin>::default()),
-        (Box::new(SmoothWeighted::new()), Box::<twin::NaiveSmoothWeighted>::default()),
+        (Box::new(RoundRobin::new()), Box::<Tiered<twin::NaiveRoundRobin>>::default()),
+        (Box::new(SmoothWeighted::new()), Box::<Tiered<twin::NaiveSmoothWeighted>>::default()),
     ];
     for (policy, twin) in &mut policies {
         compare(&mut **policy, &mut **twin, Unstructured::new(data));

@@ -7,7 +7,7 @@
 //!
 //! | policy | picks | cost of a pick |
 //! |---|---|---|
-//! | [`RoundRobin`] | the next slot in order | one step per 64 slots at worst |
+//! | [`RoundRobin`] | the next slot in order | a few steps |
 //! | [`SmoothWeighted`] | by weight, spread evenly over time | one step per slot |
 //!
 //! # Using a policy
@@ -68,23 +68,31 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[allow(dead_code, reason = "the policies that come next use all of it")]
+mod bits;
+mod kind;
 mod round_robin;
 mod smooth_weighted;
+#[allow(dead_code, reason = "the policies that come next use all of it")]
+mod tiers;
 
 use std::fmt;
+use std::time::Duration;
 
+pub use kind::{PolicyKind, UnknownPolicy};
 pub use round_robin::RoundRobin;
 pub use smooth_weighted::SmoothWeighted;
 
 /// How many slots a policy of this crate can hold: indices are below it.
 ///
-/// A policy's memory grows with the highest index that it was told, to at most 64 KiB.
+/// A policy's memory grows with the highest index that it was told.
 pub const SLOTS_MAX: usize = 4096;
 
 /// Decides which slot the next connection goes to.
 ///
 /// The contract, which custom policies keep too: [`pick`](Self::pick) returns only slots whose
-/// last reported load [is eligible](Load::is_eligible), and returns one whenever there is one.
+/// last reported load [is eligible](Load::is_eligible), a [backup](Load::backup) only while no
+/// other slot is eligible, and it returns one whenever there is one.
 pub trait Policy: fmt::Debug + Send {
     /// Tells the policy a slot's new load.
     ///
@@ -104,34 +112,81 @@ pub trait Policy: fmt::Debug + Send {
 
     /// The policy's name, for status output and logs: lower case, words joined by a hyphen.
     fn name(&self) -> &'static str;
+
+    /// Tells the policy that connections of this slot have ended, and how. By default nothing
+    /// comes of it: few policies learn from the past.
+    fn report(&mut self, slot: usize, outcome: &Outcome) {
+        let _ = (slot, outcome);
+    }
+
+    /// Whether [`Load::connections`] changes picks; by default it doesn't.
+    ///
+    /// The caller that gets `false` saves itself the counting, except for slots with a
+    /// [limit](Load::connections_max).
+    fn uses_connections(&self) -> bool {
+        false
+    }
+}
+
+impl<P: Policy + ?Sized> Policy for Box<P> {
+    fn update(&mut self, slot: usize, load: Load) {
+        (**self).update(slot, load);
+    }
+
+    fn pick(&mut self, request: &Request) -> Option<usize> {
+        (**self).pick(request)
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn report(&mut self, slot: usize, outcome: &Outcome) {
+        (**self).report(slot, outcome);
+    }
+
+    fn uses_connections(&self) -> bool {
+        (**self).uses_connections()
+    }
 }
 
 /// What a policy knows of one slot.
 ///
-/// The default can't take, has a weight of 1 and no connections. Write the fields that matter and
-/// take the others from it: `Load { can_take: true, ..Load::default() }`.
+/// The default can't take, has a weight of 1, and neither connections nor a limit of them. Write
+/// the fields that matter and take the others from it:
+/// `Load { can_take: true, ..Load::default() }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Whether the slot takes connections now: a worker is ready in it and its queue has room.
+    /// `false` is nginx's `down`.
     pub can_take: bool,
     /// The slot's share, relative to the other weights. With 0 the slot is never picked, whatever
     /// the policy and even when no other can take: the way to drain it.
     pub weight: u32,
     /// How many connections the slot has open.
     pub connections: u32,
+    /// How many it may have open; 0 is no limit. A slot that has as many is not picked (nginx's
+    /// `max_conns`).
+    pub connections_max: u32,
+    /// Whether the slot is a reserve: picked only while none that is not a backup can take.
+    pub backup: bool,
 }
 
 impl Load {
-    /// Whether a policy may pick the slot: it can take, and its weight is not 0.
+    /// Whether a policy may pick the slot: it can take, its weight is not 0, and it has fewer
+    /// connections than its limit.
+    ///
+    /// A backup that is eligible may be picked only while no other slot is.
     #[must_use]
     pub const fn is_eligible(&self) -> bool {
-        self.can_take && self.weight > 0
+        let has_room = self.connections_max == 0 || self.connections < self.connections_max;
+        self.can_take && self.weight > 0 && has_room
     }
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { can_take: false, weight: 1, connections: 0 }
+        Self { can_take: false, weight: 1, connections: 0, connections_max: 0, backup: false }
     }
 }
 
@@ -142,13 +197,49 @@ pub struct Request {
     /// Stands for the client, for policies that keep a client on one slot: a hash of its address
     /// for example. The others ignore it.
     pub key: u64,
+    /// The caller's monotonic time, from any start, for policies in which something wears off.
+    pub now: Duration,
 }
 
 impl Request {
-    /// A request of the client that `key` stands for.
+    /// A request of the client that `key` stands for, at time 0.
     #[must_use]
     pub const fn new(key: u64) -> Self {
-        Self { key }
+        Self { key, now: Duration::ZERO }
+    }
+
+    /// The same at another time.
+    #[must_use]
+    pub const fn at(self, now: Duration) -> Self {
+        Self { now, ..self }
+    }
+}
+
+/// How connections of a slot went.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The caller's monotonic time, on the clock of [`Request::now`].
+    pub now: Duration,
+    /// How long the slot took: the average over `connections`.
+    pub time: Duration,
+    /// How many connections this is about.
+    pub connections: u32,
+    /// Whether they failed. How long a failure took does not count.
+    pub failed: bool,
+}
+
+impl Outcome {
+    /// So many connections ended well, which took `time` on average.
+    #[must_use]
+    pub const fn new(now: Duration, time: Duration, connections: u32) -> Self {
+        Self { now, time, connections, failed: false }
+    }
+
+    /// A connection failed.
+    #[must_use]
+    pub const fn failure(now: Duration) -> Self {
+        Self { now, time: Duration::ZERO, connections: 1, failed: true }
     }
 }
 

@@ -1,4 +1,6 @@
-use crate::{Load, Policy, Request, assert_slot};
+use crate::bits::Bits;
+use crate::tiers::{Tier, Tiers};
+use crate::{Load, Policy, Request};
 
 /// Picks the slots in turn, in the order of their numbers.
 ///
@@ -10,7 +12,8 @@ use crate::{Load, Policy, Request, assert_slot};
 ///
 /// # Implementation notes
 ///
-/// The eligible slots are a set of bits, so a pick looks at 64 slots in one step.
+/// The eligible slots are a set of bits in words of 64, with a word over it that says which of them
+/// are not empty: a pick looks at three words at most.
 ///
 /// # Examples
 ///
@@ -24,53 +27,32 @@ use crate::{Load, Policy, Request, assert_slot};
 /// let picked = [(); 5].map(|()| policy.pick(&Request::default()));
 /// assert_eq!(picked, [Some(0), Some(1), Some(3), Some(0), Some(1)]);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RoundRobin {
-    /// Bit `slot % 64` of word `slot / 64` is set while the slot is eligible.
-    words: Vec<u64>,
-    /// Where the search for the next slot begins: after the last picked one.
-    next: usize,
+    tiers: Tiers<Rotation>,
 }
 
 impl RoundRobin {
     /// A policy that knows no slot yet; its first pick is the lowest slot that can take.
     #[must_use]
     pub const fn new() -> Self {
-        Self { words: Vec::new(), next: 0 }
+        Self { tiers: Tiers::new(Rotation::NEW, Rotation::NEW) }
     }
+}
 
-    /// The first eligible slot at `start` or above.
-    fn eligible_from(&self, start: usize) -> Option<usize> {
-        let first = start / WORD_BITS;
-        let mut word = self.words.get(first)? & (!0 << (start % WORD_BITS));
-        let mut rest = self.words[first + 1..].iter();
-        let mut base = first * WORD_BITS;
-        while word == 0 {
-            word = *rest.next()?;
-            base += WORD_BITS;
-        }
-        Some(base + word.trailing_zeros() as usize)
+impl Default for RoundRobin {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Policy for RoundRobin {
     fn update(&mut self, slot: usize, load: Load) {
-        assert_slot(slot);
-        let (word, bit) = (slot / WORD_BITS, 1 << (slot % WORD_BITS));
-        if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
-        }
-        if load.is_eligible() {
-            self.words[word] |= bit;
-        } else {
-            self.words[word] &= !bit;
-        }
+        self.tiers.update(slot, load);
     }
 
-    fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let slot = self.eligible_from(self.next).or_else(|| self.eligible_from(0))?;
-        self.next = slot + 1;
-        Some(slot)
+    fn pick(&mut self, request: &Request) -> Option<usize> {
+        self.tiers.pick(request)
     }
 
     fn name(&self) -> &'static str {
@@ -78,15 +60,38 @@ impl Policy for RoundRobin {
     }
 }
 
-const WORD_BITS: usize = u64::BITS as usize;
+#[derive(Clone, Debug)]
+struct Rotation {
+    eligible: Bits,
+    /// Where the search for the next slot begins: after the last picked one.
+    next: usize,
+}
+
+impl Rotation {
+    const NEW: Self = Self { eligible: Bits::new(), next: 0 };
+}
+
+impl Tier for Rotation {
+    fn update(&mut self, slot: usize, load: Load) {
+        self.eligible.set(slot, load.is_eligible());
+    }
+
+    fn pick(&mut self, _request: &Request) -> Option<usize> {
+        let after = self.eligible.first_from(self.next);
+        let slot = after.or_else(|| self.eligible.first_from(0))?;
+        self.next = slot + 1;
+        Some(slot)
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::SLOTS_MAX;
 
-    const FREE: Load = Load { can_take: true, weight: 1, connections: 0 };
-    const FULL: Load = Load { can_take: false, weight: 1, connections: 0 };
+    const FREE: Load = Load { can_take: true, ..FULL };
+    const FULL: Load =
+        Load { can_take: false, weight: 1, connections: 0, connections_max: 0, backup: false };
 
     fn with_slots(slots: impl IntoIterator<Item = usize>) -> RoundRobin {
         let mut policy = RoundRobin::new();

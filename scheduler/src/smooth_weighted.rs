@@ -1,4 +1,5 @@
-use crate::{Load, Policy, Request, assert_slot};
+use crate::tiers::{Tier, Tiers};
+use crate::{Load, Policy, Request};
 
 /// Picks each slot in proportion to its weight, and spreads its turns evenly over time.
 ///
@@ -38,6 +39,39 @@ use crate::{Load, Policy, Request, assert_slot};
 /// ```
 #[derive(Clone, Debug)]
 pub struct SmoothWeighted {
+    tiers: Tiers<Credits>,
+}
+
+impl SmoothWeighted {
+    /// A policy that knows no slot yet; its first pick is the slot with the highest weight.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { tiers: Tiers::new(Credits::new(), Credits::new()) }
+    }
+}
+
+impl Default for SmoothWeighted {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Policy for SmoothWeighted {
+    fn update(&mut self, slot: usize, load: Load) {
+        self.tiers.update(slot, load);
+    }
+
+    fn pick(&mut self, request: &Request) -> Option<usize> {
+        self.tiers.pick(request)
+    }
+
+    fn name(&self) -> &'static str {
+        "smooth-weighted"
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Credits {
     slots: Vec<Slot>,
     /// The sum of the slots' weights: a whole number of at most 2^44, so it is exact.
     total: f64,
@@ -52,23 +86,14 @@ struct Slot {
     credit: f64,
 }
 
-impl SmoothWeighted {
-    /// A policy that knows no slot yet; its first pick is the slot with the highest weight.
-    #[must_use]
-    pub const fn new() -> Self {
+impl Credits {
+    const fn new() -> Self {
         Self { slots: Vec::new(), total: 0.0, unit: 1.0 }
     }
 }
 
-impl Default for SmoothWeighted {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Policy for SmoothWeighted {
+impl Tier for Credits {
     fn update(&mut self, slot: usize, load: Load) {
-        assert_slot(slot);
         if slot >= self.slots.len() {
             self.slots.resize(slot + 1, Slot::default());
         }
@@ -100,10 +125,6 @@ impl Policy for SmoothWeighted {
         self.slots[best].credit -= self.total;
         Some(best)
     }
-
-    fn name(&self) -> &'static str {
-        "smooth-weighted"
-    }
 }
 
 /// Credits nearer than this, in connections, are a tie that rounding has parted. It is too small
@@ -115,8 +136,9 @@ mod tests {
     use super::*;
     use crate::SLOTS_MAX;
 
-    const FREE: Load = Load { can_take: true, weight: 1, connections: 0 };
-    const FULL: Load = Load { can_take: false, weight: 1, connections: 0 };
+    const FREE: Load = Load { can_take: true, ..FULL };
+    const FULL: Load =
+        Load { can_take: false, weight: 1, connections: 0, connections_max: 0, backup: false };
 
     fn with_weights(weights: &[u32]) -> SmoothWeighted {
         let mut policy = SmoothWeighted::new();

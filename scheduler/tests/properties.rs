@@ -4,7 +4,8 @@ mod twin;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use scheduler::{Load, Policy, Request, RoundRobin, SmoothWeighted};
+use scheduler::{Load, Policy, PolicyKind, Request, RoundRobin, SmoothWeighted};
+use twin::{NaiveRoundRobin, NaiveSmoothWeighted, Tiered};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -21,8 +22,15 @@ fn slot() -> impl Strategy<Value = usize> {
 
 fn load() -> impl Strategy<Value = Load> {
     let weight = prop_oneof![8 => 0..6_u32, 1 => Just(100), 1 => any::<u32>()];
-    (prop::bool::weighted(0.7), weight, any::<u32>())
-        .prop_map(|(can_take, weight, connections)| Load { can_take, weight, connections })
+    let connections_max = prop_oneof![4 => Just(0), 1 => 1..4_u32];
+    (prop::bool::weighted(0.7), weight, 0..4_u32, connections_max, prop::bool::weighted(0.2))
+        .prop_map(|(can_take, weight, connections, connections_max, backup)| Load {
+            can_take,
+            weight,
+            connections,
+            connections_max,
+            backup,
+        })
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
@@ -39,12 +47,27 @@ fn weights() -> impl Strategy<Value = Vec<u32>> {
     vec(prop_oneof![4 => 1..8_u32, 1 => 1..60_u32], 1..9)
 }
 
-fn policies() -> [Box<dyn Policy>; 2] {
-    [Box::new(RoundRobin::new()), Box::new(SmoothWeighted::new())]
+fn policies() -> impl Iterator<Item = Box<dyn Policy>> {
+    PolicyKind::ALL.into_iter().map(|kind| kind.build(1))
 }
 
-fn twins() -> [Box<dyn Policy>; 2] {
-    [Box::<twin::NaiveRoundRobin>::default(), Box::<twin::NaiveSmoothWeighted>::default()]
+/// Policies, each with its twin.
+fn twins() -> [[Box<dyn Policy>; 2]; 2] {
+    [
+        [Box::new(RoundRobin::new()), Box::<Tiered<NaiveRoundRobin>>::default()],
+        [Box::new(SmoothWeighted::new()), Box::<Tiered<NaiveSmoothWeighted>>::default()],
+    ]
+}
+
+/// The slots that may be picked: the eligible ones, and backups among them only when they are all
+/// there is.
+fn candidates(loads: &[Load]) -> Vec<usize> {
+    let of_tier = |backup| {
+        let is_in = |slot: &usize| loads[*slot].is_eligible() && loads[*slot].backup == backup;
+        (0..loads.len()).filter(is_in).collect::<Vec<_>>()
+    };
+    let primaries = of_tier(false);
+    if primaries.is_empty() { of_tier(true) } else { primaries }
 }
 
 fn smooth_weighted(weights: &[u32]) -> SmoothWeighted {
@@ -88,15 +111,15 @@ proptest! {
     fn a_pick_is_eligible_and_there_is_one_whenever_a_slot_is(operations in operations()) {
         for mut policy in policies() {
             replay(&mut *policy, &operations, |loads, picked| match picked {
-                Some(slot) => assert!(loads[slot].is_eligible(), "{slot} of {loads:?}"),
-                None => assert!(!loads.iter().any(Load::is_eligible), "none of {loads:?}"),
+                Some(slot) => assert!(candidates(loads).contains(&slot), "{slot} of {loads:?}"),
+                None => assert_eq!(candidates(loads), [], "none of {loads:?}"),
             });
         }
     }
 
     #[test]
     fn each_policy_equals_its_naive_twin(operations in operations()) {
-        for (mut policy, mut twin) in policies().into_iter().zip(twins()) {
+        for [mut policy, mut twin] in twins() {
             let (mut picked, mut expected) = (Vec::new(), Vec::new());
             replay(&mut *policy, &operations, |_, slot| picked.push(slot));
             replay(&mut *twin, &operations, |_, slot| expected.push(slot));
@@ -113,7 +136,7 @@ proptest! {
         for (slot, load) in loads.iter().enumerate() {
             policy.update(slot, *load);
         }
-        let eligible: Vec<_> = (0..loads.len()).filter(|&slot| loads[slot].is_eligible()).collect();
+        let eligible = candidates(&loads);
         for _ in 0..3 {
             let mut round: Vec<_> =
                 eligible.iter().map(|_| policy.pick(&Request::default()).unwrap()).collect();
@@ -157,11 +180,11 @@ proptest! {
         let mut owed = [0.0_f64; 66];
         replay(&mut policy, &operations, |loads, picked| {
             let Some(picked) = picked else { return };
-            let weight =
-                |load: &Load| f64::from(if load.is_eligible() { load.weight } else { 0 });
-            let total: f64 = loads.iter().map(weight).sum();
-            for (owed, load) in owed.iter_mut().zip(loads) {
-                *owed += weight(load) / total;
+            let slots = candidates(loads);
+            let weight = |slot: usize| f64::from(loads[slot].weight);
+            let total: f64 = slots.iter().map(|&slot| weight(slot)).sum();
+            for slot in slots {
+                owed[slot] += weight(slot) / total;
             }
             owed[picked] -= 1.0;
             assert!(owed.iter().all(|owed| owed.abs() < 2.5), "{owed:?}");

@@ -491,6 +491,7 @@ impl<C> Balancer<C> {
             can_take: mailbox.can_take(),
             weight: mailbox.weight,
             connections: mailbox.waiting,
+            ..Load::default()
         };
         self.policy.update(slot, load);
     }

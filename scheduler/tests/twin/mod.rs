@@ -1,6 +1,35 @@
 //! The policies once more, in the plainest way: what the fast ones are compared with.
 
-use scheduler::{Load, Policy, Request};
+use scheduler::{Load, Outcome, Policy, Request};
+
+/// One policy for the primaries, and another one like it for the backups while no primary is
+/// eligible.
+#[derive(Debug, Default)]
+pub(crate) struct Tiered<P> {
+    primaries: P,
+    backups: P,
+}
+
+impl<P: Policy> Policy for Tiered<P> {
+    fn update(&mut self, slot: usize, load: Load) {
+        let out = Load::default();
+        self.primaries.update(slot, if load.backup { out } else { load });
+        self.backups.update(slot, if load.backup { load } else { out });
+    }
+
+    fn pick(&mut self, request: &Request) -> Option<usize> {
+        self.primaries.pick(request).or_else(|| self.backups.pick(request))
+    }
+
+    fn name(&self) -> &'static str {
+        self.primaries.name()
+    }
+
+    fn report(&mut self, slot: usize, outcome: &Outcome) {
+        self.primaries.report(slot, outcome);
+        self.backups.report(slot, outcome);
+    }
+}
 
 /// Walks from slot to slot.
 #[derive(Debug, Default)]
