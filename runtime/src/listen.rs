@@ -14,8 +14,8 @@ pub enum Dispatch {
     /// The master accepts, the policy picks a slot, and the slot's mailbox carries the connection:
     /// any policy, exactly, on every platform.
     Handoff,
-    /// All workers hold the one listening socket, and the kernel wakes them in rotation: round-robin
-    /// by weight, with no master in the way.
+    /// All workers hold the one listening socket, and the kernel wakes them in rotation:
+    /// round-robin by weight, with no master in the way.
     Shared,
     /// Every slot has a listening socket of its own, and a program that the master loads into the
     /// kernel picks one: exact also under load, with no master in the way.
