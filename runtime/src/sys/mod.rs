@@ -10,12 +10,20 @@ compile_error!("runtime supports Linux; other systems follow");
 
 #[cfg(target_os = "linux")]
 #[allow(dead_code)] // until the shell and the worker use it
+mod board;
+#[cfg(target_os = "linux")]
+#[allow(dead_code)] // until the shell and the worker use it
 mod exclusive;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+#[allow(dead_code)] // until the shell and the worker use it
+mod mapping;
+#[cfg(target_os = "linux")]
 mod timer;
 
+#[allow(unused_imports)] // until the shell and the worker use them
+pub(crate) use board::{Board, Cell, CellWriter};
 #[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
 pub(crate) use timer::Timer;
