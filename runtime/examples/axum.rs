@@ -85,7 +85,7 @@ impl axum::serve::Listener for Connections {
     fn local_addr(&self) -> io::Result<Peer> {
         match self.listener.local_address() {
             Address::Tcp(address) => Ok(Peer::Tcp(*address)),
-            Address::Unix(_) => Ok(Peer::Unix),
+            _ => Ok(Peer::Unix),
         }
     }
 }

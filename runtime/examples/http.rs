@@ -76,7 +76,7 @@ fn report(event: &Event, workers: usize, ready: &mut BTreeSet<usize>) {
     {
         match address {
             Address::Tcp(address) => println!("listening on http://{address}"),
-            Address::Unix(_) => println!("listening on {address}"),
+            _ => println!("listening on {address}"),
         }
     }
     let _ = io::stdout().flush();

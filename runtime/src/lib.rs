@@ -16,6 +16,7 @@
 //! ```
 
 mod address;
+mod bound;
 mod builder;
 mod clock;
 mod cluster;
@@ -33,7 +34,7 @@ pub mod sim;
 mod sys;
 mod worker;
 
-pub use address::{Address, ParseAddressError, Peer};
+pub use address::{Address, Inherited, ParseAddressError, Peer};
 pub use builder::Builder;
 pub use cluster::Cluster;
 pub use error::Error;

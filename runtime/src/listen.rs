@@ -74,17 +74,20 @@ impl std::error::Error for ParseDispatchError {}
 
 /// How a listener is opened, beyond its address.
 ///
-/// The first worker that asks for an address decides; for the others it is open already.
+/// The first worker that asks for an address decides. For the others it is open already: they join
+/// it as it is, and that they had asked for something else is no error.
 ///
 /// ```
 /// use runtime::{Dispatch, ListenOptions};
 ///
-/// let options = ListenOptions::new().dispatch(Dispatch::Handoff).backlog(512);
+/// let options = ListenOptions::new().dispatch(Dispatch::Handoff).backlog(512).only_v6(true);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenOptions {
     pub(crate) dispatch: Option<Dispatch>,
     pub(crate) backlog: Option<u32>,
+    pub(crate) only_v6: Option<bool>,
+    pub(crate) exclusive: bool,
 }
 
 impl ListenOptions {
@@ -94,17 +97,40 @@ impl ListenOptions {
         ListenOptions::default()
     }
 
-    /// How connections get to workers. Default: as the cluster's builder says.
+    /// How connections get to workers. Default: as the cluster's builder says. Datagrams are always
+    /// [shared](Dispatch::Shared).
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> ListenOptions {
         self.dispatch = Some(dispatch);
         self
     }
 
-    /// How many connections the kernel queues. Default: as the cluster's builder says.
+    /// How many connections the kernel queues. Default: as the cluster's builder says. Without
+    /// effect on datagrams and inherited sockets.
     #[must_use]
     pub fn backlog(mut self, connections: u32) -> ListenOptions {
         self.backlog = Some(connections);
+        self
+    }
+
+    /// Whether an IPv6 address leaves IPv4 to others: `[::]:80` then takes nothing of IPv4, and
+    /// `0.0.0.0:80` may be listened on beside it; otherwise it takes both. Default: as the system
+    /// is set (on Linux `net.ipv6.bindv6only`, commonly both). Without effect on other addresses.
+    #[must_use]
+    pub fn only_v6(mut self, only: bool) -> ListenOptions {
+        self.only_v6 = Some(only);
+        self
+    }
+
+    /// Whether this worker listens by itself and for itself. Default: false.
+    ///
+    /// The master is not asked and does not know: no other worker shares the address, or may
+    /// listen there at the same time; there are no events; it closes with the listener or the
+    /// worker, and with it what its backlog holds. Nothing of the cluster's is the default then:
+    /// the backlog is of 4096 connections.
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> ListenOptions {
+        self.exclusive = exclusive;
         self
     }
 }

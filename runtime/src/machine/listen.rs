@@ -2,11 +2,16 @@
 
 use super::dispatch::{Balancer, Phase};
 use super::slot::{Life, Stimulus};
-use super::{Joined, LISTENERS_MAX, ListenerId, Machine, Output, Stage, Time, ToWorker};
+use super::{
+    Joined, LISTENERS_MAX, ListenFailure, ListenerId, Machine, Output, Stage, Time, ToWorker,
+};
 use crate::address::Address;
 use crate::event::{Event, WorkerId};
 use crate::listen::{Dispatch, ListenOptions};
-use crate::sys::{EADDRINUSE, EMFILE, ESHUTDOWN};
+use crate::sys::{EADDRINUSE, EDQUOT, ESHUTDOWN};
+
+const STOPS: &str = "the cluster stops";
+const TWICE: &str = "this worker listens there already: close that listener first";
 
 impl<C> Machine<C> {
     pub(super) fn listen(
@@ -19,7 +24,7 @@ impl<C> Machine<C> {
         address: Address,
     ) {
         if self.stage != Stage::Running {
-            return self.refuse(worker, request, ESHUTDOWN);
+            return self.refuse(worker, request, ESHUTDOWN, STOPS);
         }
         let key = (address.clone(), index);
         // By the address that was asked for, or by the real one of a listener on port 0.
@@ -29,7 +34,11 @@ impl<C> Machine<C> {
             return self.join(now, worker, request, listener);
         }
         if self.keys.len() >= LISTENERS_MAX {
-            return self.refuse(worker, request, EMFILE);
+            let reason = format!(
+                "the cluster has {LISTENERS_MAX} addresses, which is the most, and keeps each of \
+                 them until it ends: listen on one of those"
+            );
+            return self.refuse(worker, request, EDQUOT, reason);
         }
         let listener = ListenerId(self.next_listener);
         self.next_listener += 1;
@@ -54,16 +63,16 @@ impl<C> Machine<C> {
     fn join(&mut self, now: Time, worker: WorkerId, request: u32, listener: ListenerId) {
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
         if dispatch.is_read_by(worker) {
-            return self.refuse(worker, request, EADDRINUSE);
+            return self.refuse(worker, request, EADDRINUSE, TWICE);
         }
         match &mut dispatch.phase {
             Phase::Opening { requests } if requests.iter().any(|(other, _)| *other == worker) => {
-                self.refuse(worker, request, EADDRINUSE);
+                self.refuse(worker, request, EADDRINUSE, TWICE);
             }
             Phase::Opening { requests } => requests.push((worker, request)),
             Phase::Open => self.attach(now, worker, request, listener),
             Phase::Last | Phase::Closed | Phase::Abandoned => {
-                self.refuse(worker, request, ESHUTDOWN)
+                self.refuse(worker, request, ESHUTDOWN, STOPS)
             }
         }
     }
@@ -71,7 +80,7 @@ impl<C> Machine<C> {
     fn attach(&mut self, now: Time, worker: WorkerId, request: u32, listener: ListenerId) {
         let Some(slot) = self.live(worker).filter(|slot| slot.life.is_heard()) else { return };
         if slot.life == Life::Draining {
-            return self.refuse(worker, request, ESHUTDOWN);
+            return self.refuse(worker, request, ESHUTDOWN, STOPS);
         }
         slot.apply(Stimulus::Attach, None);
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
@@ -89,11 +98,12 @@ impl<C> Machine<C> {
         self.worked = true;
     }
 
-    fn refuse(&mut self, worker: WorkerId, request: u32, errno: i32) {
+    fn refuse(&mut self, worker: WorkerId, request: u32, errno: i32, reason: impl Into<String>) {
         if self.live(worker).is_none() {
             return;
         }
-        let message = ToWorker::Listening { request, result: Err(errno) };
+        let failure = ListenFailure { errno, reason: reason.into() };
+        let message = ToWorker::Listening { request, result: Err(failure) };
         self.output.push_back(Output::Tell { worker, message });
     }
 
@@ -127,19 +137,20 @@ impl<C> Machine<C> {
         }
     }
 
-    pub(super) fn listener_failed(&mut self, listener: ListenerId, errno: i32, error: &str) {
+    pub(super) fn listener_failed(&mut self, listener: ListenerId, errno: i32, reason: String) {
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
         let Phase::Opening { requests } = &mut dispatch.phase else { return };
         let requests = std::mem::take(requests);
+        let error = format!("{}: {reason}", dispatch.address);
         dispatch.abandon(&mut self.output);
         // The key is free again: another worker, or the same one, may try later.
         self.listeners.remove(&listener);
         self.keys.retain(|_, id| *id != listener);
         for (worker, request) in requests {
             if self.live(worker).is_some() {
-                let error = error.to_owned();
+                let error = error.clone();
                 self.output.push_back(Output::Event(Event::ListenFailed { worker, error }));
-                self.refuse(worker, request, errno);
+                self.refuse(worker, request, errno, reason.clone());
             }
         }
     }
@@ -147,7 +158,7 @@ impl<C> Machine<C> {
     pub(super) fn close_listener(&mut self, listener: ListenerId) {
         let Some((dispatch, out)) = self.dispatch(listener) else { return };
         for (worker, request) in dispatch.close(out) {
-            self.refuse(worker, request, ESHUTDOWN);
+            self.refuse(worker, request, ESHUTDOWN, STOPS);
         }
     }
 

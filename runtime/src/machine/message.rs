@@ -1,13 +1,12 @@
 //! What master and workers say to each other, and its bytes.
 //!
 //! A message is one frame of the channel: the frame's kind is the variant, its payload the fields,
-//! integers little-endian, an address as a tag and its parts, texts to the end of the payload.
-//! Decoding is total: every byte string is a message or an error, and nothing may be left over.
+//! as `codec` writes them.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
+pub use super::codec::DecodeError;
+use super::codec::{Reader, Writer};
 use crate::address::Address;
 use crate::event::WorkerId;
 use crate::listen::{Dispatch, ListenOptions};
@@ -15,9 +14,8 @@ use crate::listen::{Dispatch, ListenOptions};
 /// The version of this protocol; both sides must be of the same.
 pub(crate) const PROTOCOL_VERSION: u16 = 1;
 
-/// The longest path of a Unix-domain socket that is accepted, in bytes. The system's own limit,
-/// about 100, is checked at bind.
-const PATH_BYTES_MAX: usize = 4096;
+/// How much of a failure's reason is sent, in bytes.
+const REASON_BYTES_MAX: usize = 1024;
 
 /// What the master tells a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +33,8 @@ pub enum ToWorker {
     Listening {
         /// The request that it answers.
         request: u32,
-        /// What it joins, or the errno of the failure.
-        result: Result<Joined, i32>,
+        /// What it joins, or why it does not.
+        result: Result<Joined, ListenFailure>,
     },
     /// Stop taking connections, finish what you have, exit.
     Stop {
@@ -56,6 +54,15 @@ pub struct Joined {
     pub weight: u32,
     /// The real address.
     pub address: Address,
+}
+
+/// Why a worker does not get a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenFailure {
+    /// The number of the error that it is most like.
+    pub errno: i32,
+    /// What went wrong, and what to do about it; at most 1024 bytes of it are sent.
+    pub reason: String,
 }
 
 /// What a worker tells the master.
@@ -84,18 +91,6 @@ pub enum FromWorker {
     },
 }
 
-/// Bytes that are no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeError;
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a message of this protocol")
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
 impl ToWorker {
     /// The frame's kind and payload.
     pub fn encode(&self) -> (u8, Vec<u8>) {
@@ -116,9 +111,10 @@ impl ToWorker {
                 out.address(&joined.address);
                 2
             }
-            ToWorker::Listening { request, result: Err(errno) } => {
+            ToWorker::Listening { request, result: Err(failure) } => {
                 out.u32(*request);
-                out.0.extend(errno.to_le_bytes());
+                out.0.extend(failure.errno.to_le_bytes());
+                out.text(&failure.reason, REASON_BYTES_MAX);
                 3
             }
             ToWorker::Stop { take_rest } => {
@@ -156,7 +152,10 @@ impl ToWorker {
             },
             3 => ToWorker::Listening {
                 request: input.u32()?,
-                result: Err(i32::from_le_bytes(input.array()?)),
+                result: Err(ListenFailure {
+                    errno: i32::from_le_bytes(input.array()?),
+                    reason: input.text(REASON_BYTES_MAX)?,
+                }),
             },
             4 => ToWorker::Stop { take_rest: input.bool()? },
             _ => return Err(DecodeError),
@@ -211,159 +210,33 @@ impl FromWorker {
     }
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn u16(&mut self, value: u16) {
-        self.0.extend(value.to_le_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.0.extend(value.to_le_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.0.extend(value.to_le_bytes());
-    }
-
-    fn dispatch(&mut self, dispatch: Dispatch) {
-        self.0.push(match dispatch {
-            Dispatch::Auto => 0,
-            Dispatch::Handoff => 1,
-            Dispatch::Shared => 2,
-            Dispatch::Steered => 3,
-        });
-    }
-
-    fn options(&mut self, options: &ListenOptions) {
-        self.option(options.dispatch, Writer::dispatch);
-        self.option(options.backlog, Writer::u32);
-    }
-
-    fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Writer, T)) {
-        self.0.push(u8::from(value.is_some()));
-        if let Some(value) = value {
-            write(self, value);
-        }
-    }
-
-    fn address(&mut self, address: &Address) {
-        match address {
-            Address::Tcp(SocketAddr::V4(v4)) => {
-                self.0.push(4);
-                self.u16(v4.port());
-                self.0.extend(v4.ip().octets());
-            }
-            Address::Tcp(SocketAddr::V6(v6)) => {
-                self.0.push(6);
-                self.u16(v6.port());
-                self.0.extend(v6.ip().octets());
-                self.u32(v6.flowinfo());
-                self.u32(v6.scope_id());
-            }
-            Address::Unix(path) => {
-                self.0.push(1);
-                self.0.extend(path.as_os_str().as_encoded_bytes());
-            }
-        }
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (first, rest) = self.0.split_first_chunk().ok_or(DecodeError)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn bool(&mut self) -> Result<bool, DecodeError> {
-        match self.array()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            _ => Err(DecodeError),
-        }
-    }
-
-    fn dispatch(&mut self) -> Result<Dispatch, DecodeError> {
-        match self.array()? {
-            [0] => Ok(Dispatch::Auto),
-            [1] => Ok(Dispatch::Handoff),
-            [2] => Ok(Dispatch::Shared),
-            [3] => Ok(Dispatch::Steered),
-            _ => Err(DecodeError),
-        }
-    }
-
-    fn options(&mut self) -> Result<ListenOptions, DecodeError> {
-        Ok(ListenOptions {
-            dispatch: self.option(Reader::dispatch)?,
-            backlog: self.option(Reader::u32)?,
-        })
-    }
-
-    fn option<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<Option<T>, DecodeError> {
-        if self.bool()? { read(self).map(Some) } else { Ok(None) }
-    }
-
-    fn address(&mut self) -> Result<Address, DecodeError> {
-        let [tag] = self.array()?;
-        match tag {
-            4 => {
-                let port = self.u16()?;
-                let ip = Ipv4Addr::from(self.array::<4>()?);
-                Ok(Address::Tcp(SocketAddr::new(IpAddr::V4(ip), port)))
-            }
-            6 => {
-                let port = self.u16()?;
-                let ip = Ipv6Addr::from(self.array::<16>()?);
-                let v6 = SocketAddrV6::new(ip, port, self.u32()?, self.u32()?);
-                Ok(Address::Tcp(SocketAddr::V6(v6)))
-            }
-            1 => {
-                let bytes = std::mem::take(&mut self.0);
-                if bytes.is_empty() || bytes.len() > PATH_BYTES_MAX || bytes.contains(&0) {
-                    return Err(DecodeError);
-                }
-                crate::sys::path_from_bytes(bytes).map(Address::Unix).ok_or(DecodeError)
-            }
-            _ => Err(DecodeError),
-        }
-    }
-
-    fn end<M>(&self, message: M) -> Result<M, DecodeError> {
-        if self.0.is_empty() { Ok(message) } else { Err(DecodeError) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::{SocketAddr, SocketAddrV6};
+
     use proptest::prelude::*;
 
-    fn address() -> impl Strategy<Value = Address> {
+    use super::*;
+    use crate::address::Inherited;
+
+    fn socket_address() -> impl Strategy<Value = SocketAddr> {
         prop_oneof![
-            any::<([u8; 4], u16)>().prop_map(|(ip, port)| Address::Tcp((ip, port).into())),
+            any::<([u8; 4], u16)>().prop_map(SocketAddr::from),
             any::<([u8; 16], u16, u32, u32)>().prop_map(|(ip, port, flow, scope)| {
-                Address::Tcp(SocketAddrV6::new(ip.into(), port, flow, scope).into())
+                SocketAddrV6::new(ip.into(), port, flow, scope).into()
             }),
+        ]
+    }
+
+    fn address() -> impl Strategy<Value = Address> {
+        let systemd = |(name, index)| Address::Inherited(Inherited::Systemd { name, index });
+        prop_oneof![
+            socket_address().prop_map(Address::Tcp),
+            socket_address().prop_map(Address::Udp),
             "[a-z/.]{1,100}".prop_map(|path| Address::Unix(path.into())),
+            "[a-zü@/]{1,50}".prop_map(Address::Abstract),
+            any::<u32>().prop_map(|number| Address::Inherited(Inherited::Number(number))),
+            ("[a-z.]{1,255}", any::<u16>()).prop_map(systemd),
         ]
     }
 
@@ -372,8 +245,10 @@ mod tests {
     }
 
     fn options() -> impl Strategy<Value = ListenOptions> {
-        (proptest::option::of(dispatch()), any::<Option<u32>>())
-            .prop_map(|(dispatch, backlog)| ListenOptions { dispatch, backlog })
+        let others = any::<(Option<u32>, Option<bool>)>();
+        (proptest::option::of(dispatch()), others).prop_map(|(dispatch, (backlog, only_v6))| {
+            ListenOptions { dispatch, backlog, only_v6, exclusive: false }
+        })
     }
 
     fn to_worker() -> impl Strategy<Value = ToWorker> {
@@ -391,8 +266,9 @@ mod tests {
                     ToWorker::Listening { request, result: Ok(joined) }
                 }
             ),
-            any::<(u32, i32)>()
-                .prop_map(|(request, errno)| ToWorker::Listening { request, result: Err(errno) }),
+            (any::<(u32, i32)>(), ".{0,99}").prop_map(|((request, errno), reason)| {
+                ToWorker::Listening { request, result: Err(ListenFailure { errno, reason }) }
+            }),
             any::<bool>().prop_map(|take_rest| ToWorker::Stop { take_rest }),
         ]
     }
@@ -435,9 +311,25 @@ mod tests {
             bytes.push(0);
             prop_assert_eq!(FromWorker::decode(kind, &bytes), Err(DecodeError));
             if let Ok(shorter) = FromWorker::decode(kind, &cut) {
-                let is_path =
-                    matches!(shorter, FromWorker::Listen { address: Address::Unix(_), .. });
-                prop_assert!(is_path);
+                let FromWorker::Listen { address, .. } = shorter else { panic!("{shorter:?}") };
+                let is_text = !matches!(
+                    address,
+                    Address::Tcp(_) | Address::Udp(_) | Address::Inherited(Inherited::Number(_))
+                );
+                prop_assert!(is_text);
+            }
+        }
+
+        #[test]
+        fn a_long_reason_is_cut_at_a_character(reason in "[aü€]{0,2000}") {
+            let failure = ListenFailure { errno: 1, reason: reason.clone() };
+            let (kind, bytes) = ToWorker::Listening { request: 0, result: Err(failure) }.encode();
+            match ToWorker::decode(kind, &bytes) {
+                Ok(ToWorker::Listening { result: Err(failure), .. }) => {
+                    prop_assert!(reason.starts_with(&failure.reason));
+                    prop_assert!(failure.reason.len() + 3 > REASON_BYTES_MAX.min(reason.len()));
+                }
+                other => prop_assert!(false, "{:?}", other),
             }
         }
     }

@@ -8,6 +8,7 @@
 //!
 //! `C` is a connection: a descriptor in the master, a number in the simulator.
 
+mod codec;
 mod dispatch;
 mod life;
 mod listen;
@@ -24,7 +25,7 @@ use scheduler::Policy;
 
 pub use self::dispatch::Refusal;
 pub(crate) use self::message::PROTOCOL_VERSION;
-pub use self::message::{DecodeError, FromWorker, Joined, ToWorker};
+pub use self::message::{DecodeError, FromWorker, Joined, ListenFailure, ToWorker};
 pub use self::restart::RestartPolicy;
 
 use self::dispatch::Balancer;
@@ -105,7 +106,7 @@ pub enum Input<C> {
         dispatch: Dispatch,
         reason: Option<String>,
     },
-    /// A listener could not be opened.
+    /// A listener could not be opened; `error` says why and does not name the address.
     ListenerFailed { listener: ListenerId, errno: i32, error: String },
     /// A connection was accepted. `key` is the same for all connections of one client address.
     Accepted { listener: ListenerId, connection: C, key: u64 },
@@ -257,7 +258,7 @@ impl<C> Machine<C> {
                 self.listener_opened(now, listener, address, dispatch, reason);
             }
             Input::ListenerFailed { listener, errno, error } => {
-                self.listener_failed(listener, errno, &error);
+                self.listener_failed(listener, errno, error);
             }
             Input::Accepted { listener, connection, key } => match self.dispatch(listener) {
                 Some((dispatch, out)) => dispatch.accepted(connection, key, out),

@@ -56,7 +56,7 @@ impl Master {
             Err(error) => {
                 self.mailboxes.retain(|mailbox, _| mailbox.listener != listener);
                 let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()));
-                Input::ListenerFailed { listener, errno, error: format!("{address}: {error}") }
+                Input::ListenerFailed { listener, errno, error: error.to_string() }
             }
         }
     }
@@ -67,8 +67,7 @@ impl Master {
         address: &Address,
         options: &ListenOptions,
     ) -> io::Result<Address> {
-        let backlog = options.backlog.unwrap_or(self.config.backlog);
-        let (listener, address) = Listener::open(address, backlog)?;
+        let (listener, address) = Listener::open(address, options, self.config.backlog)?;
         for slot in 0..self.config.slots {
             let mailbox = Mailbox::new(self.config.mailbox_connections)?;
             self.mailboxes.insert(MailboxId { listener: id, slot }, mailbox);
@@ -258,6 +257,7 @@ impl Master {
 fn errno_of(kind: io::ErrorKind) -> i32 {
     match kind {
         io::ErrorKind::AddrInUse => libc::EADDRINUSE,
+        io::ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
         io::ErrorKind::NotFound => libc::ENOENT,
         io::ErrorKind::PermissionDenied => libc::EACCES,
         _ => libc::EINVAL,

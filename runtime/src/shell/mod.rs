@@ -2,6 +2,7 @@
 //! outputs. It decides nothing.
 
 mod connections;
+mod inherited;
 mod listener;
 mod program;
 mod signals;

@@ -59,6 +59,10 @@ impl Program {
             Some(args) => command.args(args),
             None => command.args(own),
         };
+        // What the master inherits is not the workers'.
+        for name in super::inherited::VARIABLES {
+            command.env_remove(name);
+        }
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }

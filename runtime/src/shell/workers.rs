@@ -9,7 +9,7 @@ use mio::{Interest, Token};
 
 use super::{Master, Subject};
 use crate::event::{Exit, WorkerId};
-use crate::machine::{FromWorker, Input, ListenerId, MailboxId, Signal, ToWorker};
+use crate::machine::{FromWorker, Input, ListenFailure, ListenerId, MailboxId, Signal, ToWorker};
 use crate::mailbox::Accepted;
 use crate::sys::{self, Process};
 
@@ -86,7 +86,8 @@ impl Master {
                 Err(error) => {
                     // As if the worker had closed it at once: it hears that it failed.
                     let errno = error.raw_os_error().unwrap_or(sys::EMFILE);
-                    let failed = ToWorker::Listening { request: *request, result: Err(errno) };
+                    let failure = ListenFailure { errno, reason: error.to_string() };
+                    let failed = ToWorker::Listening { request: *request, result: Err(failure) };
                     let _ = self.tell(worker, &failed);
                     let message = FromWorker::Close { listener };
                     return Some(Input::Message { worker, message });

@@ -234,7 +234,7 @@ impl World {
                         process.reads.push(usize::try_from(joined.listener).expect("small"));
                         self.go_on(pid);
                     }
-                    Err(errno) if errno == ESHUTDOWN => {}
+                    Err(failure) if failure.errno == ESHUTDOWN => {}
                     Err(_) => {
                         let after = self.source.micros(10_000, 100_000);
                         self.schedule(after, Happening::Process(pid, Step::Listen(address)));

@@ -2,7 +2,7 @@
 //!
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
-//! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor);
+//! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `inherited_descriptor`;
 //! `raise_descriptor_limit`; `is_shortage`, `accept_failure` (what errors mean).
 
 #[cfg(not(target_os = "linux"))]
@@ -15,6 +15,8 @@ mod board;
 #[allow(dead_code)] // until the shell and the worker use it
 mod exclusive;
 #[cfg(target_os = "linux")]
+mod inherited;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 #[allow(dead_code)] // until the shell and the worker use it
@@ -26,9 +28,10 @@ mod timer;
 pub(crate) use board::{Board, Cell, CellWriter};
 #[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
+pub(crate) use inherited::inherited_descriptor;
 pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
-    AcceptFailure, EADDRINUSE, EMFILE, ESHUTDOWN, Process, accept_failure, is_shortage,
+    AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN, Process, accept_failure, is_shortage,
     mailbox_pair, path_from_bytes, raise_descriptor_limit, waiting_bytes,
 };

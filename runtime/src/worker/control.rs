@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::address::Address;
 use crate::event::WorkerId;
 use crate::listen::ListenOptions;
-use crate::machine::{FromWorker, Joined, ToWorker};
+use crate::machine::{FromWorker, Joined, ListenFailure, ToWorker};
 
 /// How a worker shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Control {
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the master does not answer")),
         });
         lock(&self.requests).remove(&request);
-        if answer.is_ok() && matches!(address, Address::Tcp(tcp) if tcp.port() == 0) {
+        if answer.is_ok() && is_on_any_port(address) {
             indices.insert(address.clone(), index.saturating_add(1));
         }
         answer
@@ -142,7 +142,7 @@ impl Control {
                     let answer = match (result, handle) {
                         (Ok(joined), Some(handle)) => Ok((joined, handle)),
                         (Ok(_), None) => Err(io::Error::other("the answer lacks its handle")),
-                        (Err(errno), _) => Err(io::Error::from_raw_os_error(errno)),
+                        (Err(failure), _) => Err(refused(failure)),
                     };
                     let opened = answer.as_ref().ok().map(|(joined, _)| joined.listener);
                     let request = lock(&self.requests).remove(&request);
@@ -189,8 +189,18 @@ impl Control {
     }
 }
 
+/// Whether the system chooses the port.
+fn is_on_any_port(address: &Address) -> bool {
+    matches!(address, Address::Tcp(socket) | Address::Udp(socket) if socket.port() == 0)
+}
+
 fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, "the worker shall stop, or its master is gone")
+}
+
+fn refused(failure: ListenFailure) -> io::Error {
+    let kind = io::Error::from_raw_os_error(failure.errno).kind();
+    io::Error::new(kind, failure.reason)
 }
 
 /// No code panics while it holds one of these locks; if it did, the data would still be whole.

@@ -177,12 +177,21 @@ impl Worker {
         let address = address.try_into().map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidInput, Into::<ParseAddressError>::into(error))
         })?;
+        if let Some(why) = address.check() {
+            let reason = format!("listen on {address}: {why}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         // A path means the same for the master only if it does not depend on where we are.
         let address = match address {
             Address::Unix(path) => Address::Unix(std::path::absolute(path)?),
-            tcp @ Address::Tcp(_) => tcp,
+            other => other,
         };
         let (joined, handle) = self.control.listen(&address, &options, deadline(ANSWER_TIMEOUT))?;
+        if let Address::Udp(_) = joined.address {
+            self.control.close_listener(joined.listener);
+            let reason = format!("listen on {address}: it is a UDP socket, see Worker::bind");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         Ok(Listener::new(Arc::clone(&self.control), joined, handle))
     }
 

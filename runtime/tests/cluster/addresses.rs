@@ -27,6 +27,8 @@ tests! {
     a_listener_outlives_its_workers,
     connections_wait_while_nobody_listens,
     no_descriptors_for_a_listener_is_an_error_and_no_leak,
+    v6_leaves_v4_to_others_if_asked_to,
+    names_without_a_file_are_served,
     f84_a_stale_socket_file_is_replaced,
     f84_a_live_socket_is_not_stolen,
     f84_a_live_socket_whose_backlog_is_full_is_not_stolen_and_blocks_nobody,
@@ -137,6 +139,7 @@ fn an_address_in_use_is_an_error_for_every_worker_that_asks_until_it_is_free() {
         let told = desk.ask(name, &listen);
         assert!(told.starts_with("AddrInUse: "), "{told}");
         assert!(told.contains(&address.to_string()), "{told}");
+        assert!(told.contains("choose another address"), "{told}");
     }
     running.until("the failures are told", |log| {
         let failures = log.iter().filter(|event| match event {
@@ -236,6 +239,44 @@ fn no_descriptors_for_a_listener_is_an_error_and_no_leak() {
     assert_eq!(desk.listen("0", 0, "127.0.0.1:0"), desk.listen("1", 0, "127.0.0.1:0"));
     assert_eq!(descriptors().len(), before.len() + 6, "{:?}", descriptors());
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    running.stop();
+}
+
+fn v6_leaves_v4_to_others_if_asked_to() {
+    let desk = Desk::new();
+    let running = puppets(&desk, 1);
+    let port = |address: Address| match address {
+        Address::Tcp(address) => address.port(),
+        other => panic!("{other} has no port"),
+    };
+    let dual = port(desk.listen("0", 0, "[::]:0 dual"));
+    let told = desk.ask("0", &format!("listen 0.0.0.0:{dual}"));
+    assert!(told.starts_with("AddrInUse: "), "{told}");
+    assert_eq!(desk.ask("0", "serve 0"), "serving");
+    for host in ["127.0.0.1", "[::1]"] {
+        assert_eq!(ask(&format!("{host}:{dual}").parse().unwrap()), "0.1");
+    }
+    let only_v6 = port(desk.listen("0", 1, "[::]:0 only-v6"));
+    let v4 = format!("127.0.0.1:{only_v6}").parse().unwrap();
+    assert!(Client::try_connect(&v4).is_err(), "nobody listens there yet");
+    desk.listen("0", 2, &format!("0.0.0.0:{only_v6}"));
+    assert_eq!(desk.ask("0", "serve 2"), "serving");
+    assert_eq!(ask(&v4), "0.1");
+    running.stop();
+}
+
+fn names_without_a_file_are_served() {
+    let name = format!("unix:@cluster-test-{}", std::process::id());
+    let mut running = Running::start(role("serve", &[&name]).workers(2));
+    let address = running.listening(2);
+    assert_eq!(address.to_string(), name);
+    assert_eq!([ask(&address), ask(&address)], ["0.1", "1.1"]);
+    assert_refused(&name);
+    running.stop();
+    // It is free at once.
+    let mut running = Running::start(role("serve", &[&name]).workers(1));
+    assert_eq!(running.listening(1), address);
+    assert_eq!(ask(&address), "0.1");
     running.stop();
 }
 

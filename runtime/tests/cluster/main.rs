@@ -12,6 +12,7 @@ mod environment;
 mod events;
 mod harness;
 mod hostile;
+mod inherited;
 mod orphans;
 mod shutdown;
 mod stalls;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         environment::TESTS,
         events::TESTS,
         hostile::TESTS,
+        inherited::TESTS,
         orphans::TESTS,
         shutdown::TESTS,
         stalls::TESTS,

@@ -23,6 +23,8 @@ impl Client {
         let (domain, address) = match address {
             Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
             Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+            Address::Abstract(name) => (Domain::UNIX, SockAddr::unix(format!("\0{name}"))?),
+            other => panic!("{other} takes no connections"),
         };
         let socket = Socket::new(domain, Type::STREAM, None)?;
         socket.set_read_timeout(Some(DEADLINE))?;

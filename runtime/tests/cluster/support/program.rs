@@ -53,6 +53,15 @@ impl Program {
         Program { child, input, lines, seen: Vec::new(), reader: Some(reader) }
     }
 
+    /// Starts a program that prints to where its command says.
+    #[track_caller]
+    pub(crate) fn start_mute(command: &mut Command) -> Program {
+        let command = command.stdin(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (input, lines) = (child.stdin.take(), crossbeam_channel::never());
+        Program { child, input, lines, seen: Vec::new(), reader: None }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

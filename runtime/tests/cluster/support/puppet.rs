@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use runtime::{Builder, Connection, Listener, Peer, Worker};
+use runtime::{Builder, Connection, ListenOptions, Listener, Peer, Worker};
 use socket2::SockRef;
 
 use super::cluster::{Running, role};
@@ -39,7 +39,8 @@ pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
 ///
 /// | order | answer |
 /// |---|---|
-/// | `listen ADDRESS` | `N ADDRESS`, by which number it is known from now on; or `KIND: TEXT` |
+/// | `listen ADDRESS [OPTION...]` | `N ADDRESS`: its number from now on; or `KIND: TEXT` |
+/// | | the options: `only-v6`, `dual`, `backlog=N` |
 /// | `close N` | `closed` |
 /// | `serve N` | `serving`; connections to that listener are served one at a time from now on |
 /// | `take N` | `took PEER`, the connection is kept; or `KIND: TEXT` |
@@ -119,7 +120,9 @@ impl Puppet {
     fn obey(&mut self, verb: &str, rest: &str) -> io::Result<String> {
         match verb {
             "listen" => {
-                let listener = self.worker.as_ref().expect("it has not left").listen(rest)?;
+                let (address, options) = options(rest)?;
+                let worker = self.worker.as_ref().expect("it has not left");
+                let listener = worker.listen_with(address, options)?;
                 let told = format!("{} {}", self.listeners.len(), listener.local_address());
                 self.listeners.push(Some(listener));
                 Ok(told)
@@ -197,6 +200,20 @@ impl Puppet {
         let number: usize = number.parse().expect("a number");
         &mut self.listeners[number]
     }
+}
+
+/// An address and options, each after a space.
+fn options(text: &str) -> io::Result<(&str, ListenOptions)> {
+    let mut words = text.split(' ');
+    let address = words.next().unwrap_or_default();
+    let options =
+        words.try_fold(ListenOptions::new(), |options, word| match word.split_once('=') {
+            None if word == "only-v6" => Ok(options.only_v6(true)),
+            None if word == "dual" => Ok(options.only_v6(false)),
+            Some(("backlog", number)) => Ok(options.backlog(number.parse().expect("a number"))),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, word)),
+        })?;
+    Ok((address, options))
 }
 
 fn serve(listener: &Listener, name: &str) -> io::Result<()> {
