@@ -27,6 +27,9 @@ mod listen;
 #[doc(hidden)]
 pub mod machine;
 mod mailbox;
+// Public for the fuzz targets; no part of the stable interface.
+#[doc(hidden)]
+pub mod post;
 mod shell;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
@@ -41,6 +44,7 @@ pub use error::Error;
 pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo};
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
+pub use post::{Message, Recipient, RequestError, SendError, Sender};
 pub use worker::{Connection, Incoming, Listener, Worker};
 
 /// Compiles the examples of the workspace's README.

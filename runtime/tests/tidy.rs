@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "ipc-core/src/shm/ring/core/",
     "ipc-core/src/set/",
     "runtime/src/machine",
+    "runtime/src/post/",
     "runtime/src/sim",
 ];
 

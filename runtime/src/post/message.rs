@@ -1,0 +1,122 @@
+use std::fmt;
+
+use handle_passing::{FromHandle, Handle};
+use ipc_core::{Handles, TakeHandleError};
+
+use crate::event::WorkerId;
+
+/// A message between the master's program and a worker, or between workers: bytes and handles.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::TcpListener;
+/// use runtime::Message;
+///
+/// let mut message = Message::new("serve this").with_handle(TcpListener::bind("127.0.0.1:0")?);
+/// assert_eq!(message.bytes, b"serve this");
+/// // The receiver says what it expects, and the system is asked whether it is that.
+/// let listener = message.take_handle::<TcpListener>(0)?;
+/// # drop(listener);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message<H = Handle> {
+    /// The bytes; there may be none.
+    pub bytes: Vec<u8>,
+    /// The handles: sockets, files, whatever the system has descriptors for. What nobody takes is
+    /// closed when the message is dropped.
+    pub handles: Handles<H>,
+}
+
+impl<H> Message<H> {
+    /// A message without handles.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Message { bytes: bytes.into(), handles: Handles::default() }
+    }
+
+    /// The message with one more handle.
+    #[must_use]
+    pub fn with_handle(mut self, handle: impl Into<H>) -> Self {
+        self.handles.push(handle.into());
+        self
+    }
+}
+
+impl Message {
+    /// Takes the handle at a place, from 0, as a type that says what it is, after asking the system
+    /// whether it is that. The other handles keep their places.
+    ///
+    /// # Errors
+    ///
+    /// When there is no handle at that place, or it is something else, whatever its sender has
+    /// claimed: then it stays where it is.
+    pub fn take_handle<T: FromHandle>(&mut self, index: usize) -> Result<T, TakeHandleError> {
+        self.handles.take_as(index)
+    }
+}
+
+impl<H> From<Vec<u8>> for Message<H> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Message::new(bytes)
+    }
+}
+
+impl<H> From<&str> for Message<H> {
+    fn from(text: &str) -> Self {
+        Message::new(text)
+    }
+}
+
+/// The beginning of the bytes says enough.
+impl<H: fmt::Debug> fmt::Debug for Message<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN_BYTES: usize = 32;
+        let shown = &self.bytes[..self.bytes.len().min(SHOWN_BYTES)];
+        f.debug_struct("Message")
+            .field("length", &self.bytes.len())
+            .field("bytes", &format_args!("\"{}\"", shown.escape_ascii()))
+            .field("handles", &self.handles)
+            .finish()
+    }
+}
+
+/// Who has sent a message to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sender {
+    /// The master's program.
+    Master,
+    /// A worker.
+    Worker(WorkerId),
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sender::Master => f.write_str("the master"),
+            Sender::Worker(worker) => write!(f, "worker {worker}"),
+        }
+    }
+}
+
+/// Which worker a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Recipient {
+    /// This worker, and no successor of it.
+    Worker(WorkerId),
+    /// Whichever worker is in this slot when the message comes by.
+    Slot(usize),
+}
+
+impl From<WorkerId> for Recipient {
+    fn from(worker: WorkerId) -> Self {
+        Recipient::Worker(worker)
+    }
+}
+
+impl From<usize> for Recipient {
+    fn from(slot: usize) -> Self {
+        Recipient::Slot(slot)
+    }
+}
