@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use runtime::machine::{
-    Config, FromWorker, Input, ListenerId, Machine, MailboxId, Output, Refusal, RestartPolicy,
-    Time, ToWorker,
+    Config, FromWorker, Input, ListenerId, Machine, MailboxId, Order, Output, Refusal,
+    RestartPolicy, Time, ToWorker,
 };
 use runtime::sim::{self, Source, Token};
 use runtime::{Address, Dispatch, Exit, ListenOptions, WorkerId};
@@ -26,7 +26,9 @@ pub fn machine(data: &[u8]) {
     }
 }
 
+/// How many slots there are at first, and at most.
 const SLOTS: usize = 3;
+const SLOTS_MAX: usize = 5;
 
 /// Four bytes are an input: the time since the one before, which input it is, whom it concerns, and
 /// a number. No panic, no connection dropped, outputs in proportion to inputs, one end.
@@ -44,7 +46,7 @@ fn nonsense(data: &[u8]) {
         assert_eq!(world.dropped.get(), 0, "connections were dropped without a word");
         let outputs = world.outputs;
         // In the worst case an input concerns each mailbox of each listener.
-        let most = (number + 1) * 4 * SLOTS * (1 + world.listeners);
+        let most = (number + 1) * 4 * SLOTS_MAX * (1 + world.listeners);
         assert!(outputs <= most, "{outputs} outputs after {} inputs", number + 1);
     }
 }
@@ -53,7 +55,7 @@ struct World {
     machine: Machine<Token>,
     now: Time,
     /// What the machine told and asked: the workers in the slots, the protocol's version.
-    workers: [WorkerId; SLOTS],
+    workers: [WorkerId; SLOTS_MAX],
     version: u16,
     listeners: usize,
     connections: usize,
@@ -105,7 +107,7 @@ impl World {
         let mailbox = MailboxId { listener, slot: usize::from(whom / 4) % SLOTS };
         let message = |message| Input::Message { worker, message };
         let error = String::from("an error");
-        match kind % 24 {
+        match kind % 26 {
             0 => Input::Start,
             1 => Input::Shutdown,
             2 => Input::Spawned { worker, pid: number.into() },
@@ -149,6 +151,16 @@ impl World {
                 let (connection, key) = self.token();
                 Input::TakenBack { mailbox, connection, key }
             }
+            23 => Input::Order(match number % 5 {
+                0 | 1 => Order::Scale { weights: vec![1; usize::from(whom) % (SLOTS_MAX + 1)] },
+                2 => Order::Start { slot: worker.slot },
+                3 => {
+                    let timeout = (number > 99).then_some(Duration::from_millis(number.into()));
+                    Order::Disconnect { worker, timeout, successor: number.is_multiple_of(2) }
+                }
+                _ => Order::Signal { worker, signal: number.into() },
+            }),
+            24 => message(FromWorker::Disconnect),
             _ => match number % 3 {
                 0 => Input::Emptied { mailbox },
                 1 => Input::TakeBackFailed { mailbox },
@@ -159,7 +171,7 @@ impl World {
 
     /// The worker in a slot, or another that there was, will be, or could not be.
     fn worker(&self, whom: u8) -> WorkerId {
-        let slot = usize::from(whom) % (SLOTS + 1);
+        let slot = usize::from(whom) % (SLOTS_MAX + 1);
         let current = self.workers.get(slot).map_or(0, |worker| worker.generation);
         let generation = match whom / 64 {
             0 | 1 => current,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use scheduler::{Policy, RoundRobin, SmoothWeighted};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Handle};
 use crate::error::Error;
 use crate::event::Event;
 use crate::listen::Dispatch;
@@ -212,21 +212,20 @@ impl Builder {
     ///
     /// When a setting is out of its range, or the operating system refuses what the master needs.
     pub fn spawn(self) -> Result<Cluster, Error> {
-        let (master, mut handle) = self.into_master(false, true)?;
+        let (master, mut outside) = self.into_master(false, true)?;
         let thread = thread::Builder::new()
             .name("cluster-master".to_owned())
             .spawn(move || master.run())
             .map_err(|error| Error::io("start the master's thread", error))?;
-        let events = handle.events.take().unwrap_or_else(crossbeam_channel::never);
-        Ok(Cluster::new(handle.control, events, thread))
+        let events = outside.events.take().unwrap_or_else(crossbeam_channel::never);
+        Ok(Cluster::new(Handle::new(outside.control), events, thread))
     }
 
-    fn into_master(self, signals: bool, with_events: bool) -> Result<(Master, Handle), Error> {
+    fn into_master(self, signals: bool, with_events: bool) -> Result<(Master, Outside), Error> {
         worker::refuse_to_be_master()?;
         let config = self.machine_config()?;
         let shell_config = shell::Config {
             program: self.program,
-            slots: config.weights.len(),
             backlog: self.backlog,
             mailbox_connections: self.mailbox_connections,
             handle_signals: self.signals.unwrap_or(signals),
@@ -241,10 +240,10 @@ impl Builder {
         });
         let machine = Machine::new(config, policy);
         let control = Arc::new(Control::default());
-        let (publisher, events) = Publisher::new(Arc::clone(&control), self.on_event, with_events);
+        let (publisher, events) = Publisher::new(self.on_event, with_events);
         let master = Master::new(shell_config, machine, Arc::clone(&control), publisher)
             .map_err(|error| Error::io("prepare the master", error))?;
-        Ok((master, Handle { control, events }))
+        Ok((master, Outside { control, events }))
     }
 
     fn machine_config(&self) -> Result<machine::Config, Error> {
@@ -287,7 +286,7 @@ impl Builder {
 }
 
 /// What reaches a master from outside.
-struct Handle {
+struct Outside {
     control: Arc<Control>,
     events: Option<crossbeam_channel::Receiver<Event>>,
 }

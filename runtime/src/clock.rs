@@ -23,6 +23,11 @@ impl Clock {
     }
 }
 
+/// How long it is until `deadline`.
+pub(crate) fn time_left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// The moment at which `timeout` is over.
 pub(crate) fn deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout

@@ -1,23 +1,141 @@
 //! The handle of a running cluster.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use crate::builder::Builder;
 use crate::error::Error;
-use crate::event::{Event, WorkerInfo};
-use crate::shell::Control;
+use crate::event::{Event, WorkerId, WorkerInfo};
+use crate::machine::{Order, SLOTS_MAX};
+use crate::shell::{Command, Control};
+
+/// The largest number of a signal.
+const SIGNAL_MAX: i32 = 64;
+
+/// Reaches a running cluster, from any thread.
+///
+/// Every call returns at once: the master does what was asked, in the order of the calls, and
+/// [events](Event) tell what comes of it. Calls that come too late, because the worker or the
+/// cluster has ended, or the cluster stops, do nothing.
+///
+/// | in Node | here |
+/// |---|---|
+/// | `cluster.workers` | [`workers`](Self::workers) |
+/// | `worker.isDead()` | [`worker`](Self::worker) gives `None` |
+/// | `worker.isConnected()`, `worker.state` | [`WorkerInfo::is_connected`], [`WorkerInfo::state`] |
+/// | `worker.disconnect()` | [`disconnect`](Self::disconnect) |
+/// | `worker.kill(signal)` | [`kill`](Self::kill) |
+/// | `cluster.disconnect()` | [`shutdown`](Self::shutdown) |
+/// | `cluster.fork()` | [`scale`](Self::scale), [`start`](Self::start) |
+/// | `worker.exitedAfterDisconnect` | `asked` in [`Event::Exited`] |
+#[derive(Clone)]
+pub struct Handle {
+    control: Arc<Control>,
+}
+
+impl Handle {
+    pub(crate) fn new(control: Arc<Control>) -> Handle {
+        Handle { control }
+    }
+
+    /// The workers that have a process now, by slot.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        self.control.workers()
+    }
+
+    /// What is known of a worker; `None` when it has no process, not yet or no more.
+    pub fn worker(&self, worker: WorkerId) -> Option<WorkerInfo> {
+        self.control.workers().into_iter().find(|info| info.id == worker)
+    }
+
+    /// Changes the number of slots, 1 to 1024.
+    ///
+    /// New slots get workers at once; a slot whose worker still finishes, as soon as that is gone.
+    /// Of slots that are too many, the highest, what waits in their mailboxes goes to others at
+    /// once; their workers are asked to stop, have `drain_timeout` to finish, then get SIGTERM, and
+    /// SIGKILL after `kill_timeout`. An [`Event::Scaled`] tells of it.
+    ///
+    /// # Errors
+    ///
+    /// When there can't be so many, or no slot that is left would get a connection.
+    pub fn scale(&self, workers: usize) -> Result<(), Error> {
+        if !(1..=SLOTS_MAX).contains(&workers) {
+            let text = format!("can't scale to {workers} workers; there may be 1 to {SLOTS_MAX}");
+            return Err(Error::invalid(text));
+        }
+        self.order(Order::Scale { weights: vec![1; workers] });
+        Ok(())
+    }
+
+    /// Puts a worker into a slot that has none: one that was given up, or whose worker was
+    /// disconnected. A slot that waits for its next worker gets it now; one whose worker was asked
+    /// to end, after that.
+    pub fn start(&self, slot: usize) {
+        self.order(Order::Start { slot });
+    }
+
+    /// Asks a worker to stop taking connections, finish those that it has, and exit; its slot then
+    /// stays empty until [`start`](Self::start), [`restart`](Self::restart) or a
+    /// [`scale`](Self::scale) that comes past it.
+    ///
+    /// What waits for it goes to others at once. It has `timeout` to finish, `drain_timeout` if
+    /// that is `None`; then it gets SIGTERM, and SIGKILL after `kill_timeout`. Called again, the
+    /// earlier deadline holds. A worker that has just ended is not replaced either.
+    pub fn disconnect(&self, worker: WorkerId, timeout: impl Into<Option<Duration>>) {
+        self.order(Order::Disconnect { worker, timeout: timeout.into(), successor: false });
+    }
+
+    /// Ends a worker as [`disconnect`](Self::disconnect) does, and puts another into its slot when
+    /// it is gone.
+    pub fn restart(&self, worker: WorkerId, timeout: impl Into<Option<Duration>>) {
+        self.order(Order::Disconnect { worker, timeout: timeout.into(), successor: true });
+    }
+
+    /// Sends a signal to a worker. One that it ends by, it is replaced after, as if somebody else
+    /// had sent it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no signal with this number.
+    pub fn kill(&self, worker: WorkerId, signal: i32) -> Result<(), Error> {
+        if !(1..=SIGNAL_MAX).contains(&signal) {
+            return Err(Error::invalid(format!("{signal} is no signal; they are 1 to 64")));
+        }
+        self.order(Order::Signal { worker, signal });
+        Ok(())
+    }
+
+    /// Asks the cluster to stop: what the listeners' backlogs and the mailboxes hold is served, and
+    /// workers finish what they have, for `drain_timeout` at most; then SIGTERM, and SIGKILL after
+    /// `kill_timeout`. Each further call goes one step further at once.
+    pub fn shutdown(&self) {
+        self.control.send(Command::Shutdown);
+    }
+
+    fn order(&self, order: Order) {
+        self.control.send(Command::Order(order));
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("workers", &self.workers()).finish_non_exhaustive()
+    }
+}
 
 /// A running cluster: workers in slots, and a master thread that keeps them there.
 ///
-/// Made by [`Builder::spawn`]. Dropping it stops the cluster quickly (workers get SIGTERM at once)
-/// and waits for the end; call [`shutdown`](Self::shutdown) and [`wait`](Self::wait) to let workers
-/// finish.
+/// Made by [`Builder::spawn`]. It is a [`Handle`] that owns the thread: dropping it stops the
+/// cluster quickly (workers get SIGTERM at once) and waits for the end; call
+/// [`shutdown`](Handle::shutdown) and [`wait`](Self::wait) to let workers finish.
 #[derive(Debug)]
 pub struct Cluster {
-    control: Arc<Control>,
+    handle: Handle,
     events: Receiver<Event>,
     master: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -29,11 +147,16 @@ impl Cluster {
     }
 
     pub(crate) fn new(
-        control: Arc<Control>,
+        handle: Handle,
         events: Receiver<Event>,
         master: JoinHandle<Result<(), Error>>,
     ) -> Cluster {
-        Cluster { control, events, master: Some(master) }
+        Cluster { handle, events, master: Some(master) }
+    }
+
+    /// What reaches the cluster from other threads, and is theirs to keep.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// What happens in the cluster, from its start on. It ends when the cluster does.
@@ -41,18 +164,6 @@ impl Cluster {
     /// At most 4096 events wait; a reader that is slower finds an [`Event::Lost`] instead.
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
-    }
-
-    /// The workers that have a process now, by slot.
-    pub fn workers(&self) -> Vec<WorkerInfo> {
-        self.control.workers()
-    }
-
-    /// Asks the cluster to stop: what the listeners' backlogs and the mailboxes hold is served, and
-    /// workers finish what they have, for `drain_timeout` at most; then SIGTERM, and SIGKILL after
-    /// `kill_timeout`. Each further call goes one step further at once. Returns immediately.
-    pub fn shutdown(&self) {
-        self.control.shutdown();
     }
 
     /// Waits for the end of the cluster.
@@ -73,11 +184,19 @@ impl Cluster {
     }
 }
 
+impl Deref for Cluster {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(master) = self.master.take() {
-            self.control.shutdown();
-            self.control.shutdown();
+            self.handle.shutdown();
+            self.handle.shutdown();
             let _ = master.join();
         }
     }

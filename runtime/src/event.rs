@@ -50,11 +50,34 @@ impl std::error::Error for ParseWorkerIdError {}
 
 /// A worker that has a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerInfo {
     /// The worker.
     pub id: WorkerId,
     /// Its process id.
     pub pid: u32,
+    /// How far it is in its life.
+    pub state: WorkerState,
+    /// Whether its channel is open on both ends; until [`Event::Disconnected`].
+    pub is_connected: bool,
+}
+
+/// How far the process of a worker is in its life, which goes downwards here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// It was started, and has not been heard of.
+    Spawning,
+    /// It answered.
+    Online,
+    /// It has listened on an address.
+    Listening,
+    /// It was asked to stop, takes no more, and finishes what it has.
+    Draining,
+    /// It was sent SIGTERM, or its channel is gone.
+    Terminating,
+    /// It was sent SIGKILL.
+    Killing,
 }
 
 /// How a worker's process ended.
@@ -89,8 +112,17 @@ impl fmt::Display for Exit {
 
 /// Something that happened in the cluster.
 ///
-/// For one worker the order is `Spawned`, `Online`, `Listening` (one per listener), `Exited`; each
-/// once, and `Exited` only after everything that the worker had sent was handled. `Display` gives a
+/// For one worker the order is:
+///
+/// 1. [`Spawned`](Event::Spawned), once, or [`SpawnFailed`](Event::SpawnFailed), and nothing else;
+/// 2. [`Online`](Event::Online), at most once;
+/// 3. [`Listening`](Event::Listening), once for each listener;
+/// 4. [`Killed`](Event::Killed), at most once, before or after the next;
+/// 5. [`Disconnected`](Event::Disconnected), exactly once;
+/// 6. [`Exited`](Event::Exited), exactly once, after everything that it had sent was handled.
+///
+/// The next worker in the slot comes after that. The cluster itself tells of
+/// [`Stopping`](Event::Stopping) and, last of all, [`Stopped`](Event::Stopped). `Display` gives a
 /// line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -146,6 +178,12 @@ pub enum Event {
         /// Why.
         reason: KillReason,
     },
+    /// A worker's channel is at its end: the worker closed it, or has ended. Its process may go on
+    /// for a while, and is told nothing any more.
+    Disconnected {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// A worker's process ended.
     Exited {
         /// The worker.
@@ -154,8 +192,16 @@ pub enum Event {
         exit: Exit,
         /// How long it had run.
         uptime: Duration,
-        /// Whether it ended because it was asked to.
+        /// Whether it ended because it was asked to, or had asked to itself: its slot gets no
+        /// worker because of this end, unless it was for a restart.
         asked: bool,
+    },
+    /// The number of slots was changed. Workers of slots that are gone finish and exit.
+    Scaled {
+        /// How many there were.
+        from: usize,
+        /// How many there are.
+        to: usize,
     },
     /// A slot will get a new worker after a delay.
     Restarting {
@@ -263,6 +309,8 @@ impl fmt::Display for Event {
                 write!(f, "worker {worker} can't listen: {error}")
             }
             Event::Killed { worker, reason } => write!(f, "worker {worker} killed: {reason}"),
+            Event::Disconnected { worker } => write!(f, "worker {worker} disconnected"),
+            Event::Scaled { from, to } => write!(f, "scaled from {from} slots to {to}"),
             Event::Exited { worker, exit, uptime, asked } => {
                 let asked = if *asked { ", as asked" } else { "" };
                 write!(f, "worker {worker} {exit} after {:.1} s{asked}", uptime.as_secs_f64())

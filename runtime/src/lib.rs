@@ -39,9 +39,9 @@ mod worker;
 
 pub use address::{Address, Inherited, ParseAddressError, Peer};
 pub use builder::Builder;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Handle};
 pub use error::Error;
-pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo};
+pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use post::{Message, Recipient, RequestError, SendError, Sender};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use runtime::sim::{self, Act, Fault, Place, Plan, Script, Source, World};
+use runtime::sim::{self, Act, Fault, Place, Plan, Script, Source, Wish, World};
 use runtime::{Event, Exit, KillReason, WorkerId};
 
 /// How many seeds a run of the tests tries; `examples/sim.rs` tries more.
@@ -371,4 +371,161 @@ fn an_exit_with_code_0_that_nobody_asked_for_is_a_failure() {
     world.run_to_rest(ms(60_000));
     assert!(has(&world, &Event::SlotFailed { slot: 0, failures: 4 }));
     world.verdict().unwrap();
+}
+
+fn scaled(from: usize, to: usize) -> Event {
+    Event::Scaled { from, to }
+}
+
+/// Which slots have workers.
+fn seated(world: &World) -> Vec<usize> {
+    world.workers().iter().map(|info| info.id.slot).collect()
+}
+
+#[test]
+fn scaling_up_adds_slots_that_take_their_share() {
+    let mut world = cluster(slots(2));
+    world.wish(Wish::Scale(4));
+    world.run_for(ms(100));
+    assert!(has(&world, &scaled(2, 4)));
+    for _ in 0..10 {
+        world.connect(0, 5); // The fourth has twice the weight, which round-robin does not heed.
+        world.run_for(ms(10));
+    }
+    world.run_to_rest(ms(1000));
+    let served = world.served();
+    assert_eq!(served.len(), 4);
+    assert!(served.iter().all(|count| (12..=13).contains(count)), "{served:?}");
+    end(world);
+}
+
+#[test]
+fn scaling_down_drains_the_highest_slots_and_gives_what_waits_there_to_others_at_once() {
+    let mut world = cluster(slots(4));
+    world.freeze(3);
+    world.connect(0, 8);
+    world.run_for(ms(50));
+    assert_eq!(world.waiting(3), 2);
+    world.wish(Wish::Scale(2));
+    world.run_for(ms(1));
+    assert_eq!(world.waiting(3), 0);
+    world.thaw(3);
+    world.run_to_rest(ms(10_000));
+    assert_eq!(world.served().iter().sum::<usize>(), 8);
+    assert_eq!(seated(&world), [0, 1]);
+    let asked = |event: &Event| matches!(event, Event::Exited { asked: true, .. });
+    assert_eq!(count(&world, asked), 2);
+    assert_eq!(count(&world, |event| matches!(event, Event::Restarting { .. })), 0);
+    end(world);
+}
+
+#[test]
+fn a_slot_that_is_wanted_again_while_it_drains_gets_its_worker_when_the_old_one_is_gone() {
+    let mut plan = slots(2);
+    plan.cast.fill(Some(Script { serve_for: ms(300), ..Script::default() }));
+    let mut world = cluster(plan);
+    world.connect(0, 2);
+    world.run_for(ms(20));
+    world.wish(Wish::Scale(1));
+    world.run_for(ms(20));
+    world.wish(Wish::Scale(2));
+    world.run_for(ms(20));
+    assert!(!has(&world, &Event::Online { worker: worker(1, 2) }));
+    world.run_to_rest(ms(10_000));
+    assert!(has(&world, &Event::Online { worker: worker(1, 2) }));
+    assert_eq!(world.served(), [1, 1]);
+    world.check_rest();
+    end(world);
+}
+
+#[test]
+fn a_disconnected_slot_stays_empty_until_somebody_starts_it() {
+    let mut world = cluster(slots(2));
+    world.wish(Wish::Disconnect(0, None));
+    world.run_to_rest(ms(10_000));
+    assert_eq!(seated(&world), [1]);
+    world.check_rest();
+    world.wish(Wish::Start(0));
+    world.run_to_rest(ms(10_000));
+    assert_eq!(seated(&world), [0, 1]);
+    end(world);
+}
+
+#[test]
+fn connections_wait_while_every_slot_is_empty() {
+    let mut world = cluster(slots(2));
+    for slot in [0, 1] {
+        world.wish(Wish::Disconnect(slot, None));
+    }
+    world.run_to_rest(ms(10_000));
+    world.connect(0, 3);
+    world.run_to_rest(ms(10_000));
+    assert_eq!((world.count(Place::Backlog), seated(&world)), (3, vec![]));
+    world.wish(Wish::Start(1));
+    world.run_to_rest(ms(10_000));
+    assert_eq!(world.served(), [0, 3]);
+    end(world);
+}
+
+#[test]
+fn a_worker_past_its_deadline_is_sent_sigterm_and_then_sigkill() {
+    let mut plan = slots(2);
+    let kill_timeout = plan.config.kill_timeout;
+    let script = Script { ignores_stop: true, ignores_term: true, ..Script::default() };
+    plan.cast[0] = Some(script);
+    let mut world = cluster(plan);
+    world.cast(0, Script::default());
+    world.wish(Wish::Restart(0, Some(ms(100))));
+    world.run_for(ms(100) + kill_timeout - ms(10));
+    assert_eq!(count(&world, |event| matches!(event, Event::Exited { .. })), 0);
+    world.run_to_rest(ms(1000));
+    let killed = Event::Killed { worker: worker(0, 1), reason: KillReason::NotStopped };
+    assert!(has(&world, &killed));
+    assert!(has(&world, &Event::Online { worker: worker(0, 2) }));
+    end(world);
+}
+
+#[test]
+fn a_slot_that_was_given_up_can_be_started_again() {
+    let mut plan = slots(2);
+    plan.cast[0] = Some(Script::crash(ms(1)));
+    let mut world = cluster(plan);
+    world.run_to_rest(ms(60_000));
+    assert!(has(&world, &Event::SlotFailed { slot: 0, failures: 4 }));
+    world.cast(0, Script::default());
+    world.wish(Wish::Start(0));
+    world.run_to_rest(ms(1000));
+    assert_eq!(seated(&world), [0, 1]);
+    world.check_rest();
+    end(world);
+}
+
+#[test]
+fn a_worker_that_asks_to_be_let_go_is_not_replaced() {
+    let mut plan = slots(2);
+    plan.cast[1] = Some(Script { acts: vec![(ms(50), Act::Leave)], ..Script::default() });
+    let mut world = cluster(plan);
+    world.run_to_rest(ms(1000));
+    assert_eq!(seated(&world), [0]);
+    let asked = |event: &Event| matches!(event, Event::Exited { asked: true, .. });
+    assert_eq!(count(&world, asked), 1);
+    world.check_rest();
+    end(world);
+}
+
+#[test]
+fn whoever_still_drains_has_no_longer_than_the_cluster_when_it_stops() {
+    let mut plan = slots(2);
+    let script = Script { ignores_stop: true, ..Script::default() };
+    plan.cast[0] = Some(script);
+    let drain_timeout = plan.config.drain_timeout;
+    let mut world = cluster(plan);
+    world.wish(Wish::Disconnect(0, Some(ms(3_600_000))));
+    world.run_for(ms(10));
+    let start = world.now();
+    world.shutdown();
+    world.run_to_rest(ms(100_000));
+    world.verdict().unwrap_or_else(|violation| panic!("{violation}"));
+    let took = world.now() - start;
+    assert!((drain_timeout..drain_timeout + ms(100)).contains(&took), "{took:?}");
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::{ours, raw, stamp};
+use crate::{client, ours, raw};
 
 const MASTER: &str = "handoff-master";
 pub(crate) const WORKER: &str = "handoff-worker";
@@ -67,7 +67,8 @@ impl Task {
     /// To be called at once when a connection was taken.
     pub(crate) fn perform(self, connection: impl AsFd) -> io::Result<()> {
         if self == Task::Stamp {
-            stamp::send(connection)?;
+            let taken_ns = client::now_ns();
+            rustix::io::write(connection, &taken_ns.to_ne_bytes())?;
         }
         Ok(())
     }

@@ -86,6 +86,21 @@ enum Probe {
 }
 
 impl Mailbox {
+    fn new(weight: &u32) -> Mailbox {
+        Mailbox {
+            reader: None,
+            weight: *weight,
+            waiting: 0,
+            full: false,
+            stalled: false,
+            probe: Probe::None,
+            check_at: None,
+            strikes: 0,
+            recount: false,
+            taking_back: None,
+        }
+    }
+
     fn can_take(&self) -> bool {
         self.reader.is_some()
             && self.weight > 0
@@ -145,25 +160,13 @@ impl<C> Balancer<C> {
         weights: &[u32],
         stall_timeout: Duration,
     ) -> Balancer<C> {
-        let mailbox = |weight: &u32| Mailbox {
-            reader: None,
-            weight: *weight,
-            waiting: 0,
-            full: false,
-            stalled: false,
-            probe: Probe::None,
-            check_at: None,
-            strikes: 0,
-            recount: false,
-            taking_back: None,
-        };
         Balancer {
             id,
             address,
             phase: Phase::Opening { requests: Vec::new() },
             mode: Dispatch::Handoff,
             policy,
-            mailboxes: weights.iter().map(mailbox).collect(),
+            mailboxes: weights.iter().map(Mailbox::new).collect(),
             pending: VecDeque::new(),
             in_flight: 0,
             take_back_asked: false,
@@ -174,6 +177,11 @@ impl<C> Balancer<C> {
             shed_report_at: None,
             abandoned: 0,
         }
+    }
+
+    /// There are more slots, with these weights.
+    pub(crate) fn grow(&mut self, weights: &[u32]) {
+        self.mailboxes.extend(weights.iter().map(Mailbox::new));
     }
 
     /// Whether this listener is open, and `address` its real address.

@@ -16,7 +16,7 @@ impl<C> Machine<C> {
         }
     }
 
-    fn spawn(&mut self, now: Time, slot: usize) {
+    pub(super) fn spawn(&mut self, now: Time, slot: usize) {
         let deadline = now.saturating_add(self.config.start_timeout);
         let worker = self.slots[slot].seat(now, deadline);
         self.output.push_back(Output::Spawn { worker });
@@ -25,6 +25,7 @@ impl<C> Machine<C> {
     pub(super) fn spawned(&mut self, worker: WorkerId, pid: u32) {
         if let Some(slot) = self.live(worker) {
             slot.pid = Some(pid);
+            slot.is_connected = true;
             self.output.push_back(Output::Event(Event::Spawned { worker, pid }));
             let drain_timeout = self.config.drain_timeout;
             let message = ToWorker::Hello { version: PROTOCOL_VERSION, worker, drain_timeout };
@@ -48,11 +49,21 @@ impl<C> Machine<C> {
 
     pub(super) fn channel_closed(&mut self, now: Time, worker: WorkerId) {
         let deadline = now.saturating_add(self.config.kill_timeout);
+        self.disconnected(worker);
         if let Some(slot) = self.live(worker) {
             let lost = slot.apply(Stimulus::Lost, Some(deadline));
             if lost {
                 self.detach(now, worker);
             }
+        }
+    }
+
+    /// The end of a worker's channel, or of the worker, is told of once.
+    fn disconnected(&mut self, worker: WorkerId) {
+        if let Some(slot) = self.live(worker)
+            && std::mem::take(&mut slot.is_connected)
+        {
+            self.output.push_back(Output::Event(Event::Disconnected { worker }));
         }
     }
 
@@ -69,6 +80,7 @@ impl<C> Machine<C> {
     }
 
     pub(super) fn exited(&mut self, now: Time, worker: WorkerId, exit: Exit) {
+        self.disconnected(worker);
         let Some(slot) = self.live(worker) else { return };
         let uptime = now.saturating_sub(slot.spawned_at);
         let (asked, was_online, at_fault) = (slot.asked, slot.was_online, slot.at_fault);
@@ -79,7 +91,7 @@ impl<C> Machine<C> {
     }
 
     /// Takes all its mailboxes from a worker that will not serve them.
-    fn detach(&mut self, now: Time, worker: WorkerId) {
+    pub(super) fn detach(&mut self, now: Time, worker: WorkerId) {
         for dispatch in self.listeners.values_mut() {
             dispatch.detach(now, worker, &mut self.output);
         }
@@ -96,23 +108,35 @@ impl<C> Machine<C> {
             if let End::Exited { uptime, was_online: true, .. } = end {
                 self.worked |= uptime >= self.config.restart.stable_uptime;
             }
-            let policy = &self.config.restart;
-            let decision = restart::decide(&mut slot.history, end, policy, self.worked, random);
-            let failures = slot.history.failures;
-            match decision {
-                Decision::Restart { delay } => {
-                    slot.deadline = Some(now.saturating_add(delay));
-                    let event = Event::Restarting { slot: index, delay, failures };
-                    self.output.push_back(Output::Event(event));
-                }
-                Decision::GiveUp => {
-                    slot.apply(Stimulus::GiveUp, None);
-                    let event = Event::SlotFailed { slot: index, failures };
-                    self.output.push_back(Output::Event(event));
-                }
+            if !slot.is_wanted {
+                slot.apply(Stimulus::Retire, None);
+            } else if slot.asked {
+                self.spawn(now, index);
+            } else {
+                self.replace(now, index, end, random);
             }
         }
         self.advance(now);
+    }
+
+    /// Follows the policy after an end that nobody asked for.
+    fn replace(&mut self, now: Time, index: usize, end: End, random: u64) {
+        let slot = &mut self.slots[index];
+        let policy = &self.config.restart;
+        let decision = restart::decide(&mut slot.history, end, policy, self.worked, random);
+        let failures = slot.history.failures;
+        match decision {
+            Decision::Restart { delay } => {
+                slot.deadline = Some(now.saturating_add(delay));
+                let event = Event::Restarting { slot: index, delay, failures };
+                self.output.push_back(Output::Event(event));
+            }
+            Decision::GiveUp => {
+                slot.apply(Stimulus::GiveUp, None);
+                let event = Event::SlotFailed { slot: index, failures };
+                self.output.push_back(Output::Event(event));
+            }
+        }
     }
 
     pub(super) fn slot_timeout(&mut self, now: Time, index: usize) {
@@ -131,7 +155,9 @@ impl<C> Machine<C> {
             }
             Life::Terminating if slot.asked => self.kill(now, worker, KillReason::NotStopped),
             Life::Terminating => self.kill(now, worker, KillReason::ChannelClosed),
-            Life::Online | Life::Listening | Life::Killing | Life::Failed => slot.deadline = None,
+            Life::Online | Life::Listening | Life::Killing | Life::Failed | Life::Retired => {
+                slot.deadline = None;
+            }
         }
     }
 }

@@ -89,6 +89,8 @@ pub enum FromWorker {
         /// The listener's number.
         listener: u32,
     },
+    /// It wants to end, and not to be replaced. The answer is [`ToWorker::Stop`].
+    Disconnect,
 }
 
 impl ToWorker {
@@ -184,6 +186,7 @@ impl FromWorker {
                 out.u32(*listener);
                 131
             }
+            FromWorker::Disconnect => 135,
         };
         (kind, out.0)
     }
@@ -204,6 +207,7 @@ impl FromWorker {
                 address: input.address()?,
             },
             131 => FromWorker::Close { listener: input.u32()? },
+            135 => FromWorker::Disconnect,
             _ => return Err(DecodeError),
         };
         input.end(message)
@@ -282,6 +286,7 @@ mod tests {
                 }
             ),
             any::<u32>().prop_map(|listener| FromWorker::Close { listener }),
+            Just(FromWorker::Disconnect),
         ]
     }
 

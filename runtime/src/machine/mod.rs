@@ -14,6 +14,7 @@ mod life;
 mod listen;
 mod message;
 mod restart;
+mod scale;
 mod slot;
 mod stop;
 
@@ -32,7 +33,7 @@ use self::dispatch::Balancer;
 
 use self::slot::{Life, Slot, Stimulus};
 use crate::address::Address;
-use crate::event::{Event, Exit, KillReason, WorkerId};
+use crate::event::{Event, Exit, KillReason, WorkerId, WorkerInfo};
 use crate::listen::{Dispatch, ListenOptions};
 
 /// Time since the start of the master.
@@ -130,8 +131,24 @@ pub enum Input<C> {
     Emptied { mailbox: MailboxId },
     /// A connection waits in a mailbox, but there is no descriptor to take it back with.
     TakeBackFailed { mailbox: MailboxId },
+    /// The user wants something of slots and workers.
+    Order(Order),
     /// The cluster shall stop; each further time, quicker.
     Shutdown,
+}
+
+/// What a user can want while the cluster runs; once it stops, only signals go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As many slots as there are weights. Slots that there were before keep their own.
+    Scale { weights: Vec<u32> },
+    /// A worker in a slot that was given up, or whose worker was disconnected.
+    Start { slot: usize },
+    /// A worker shall take no more, finish within `timeout` (or `drain_timeout`), and exit; then
+    /// its slot has a `successor`, or stays empty. Where it has ended, only the latter counts.
+    Disconnect { worker: WorkerId, timeout: Option<Duration>, successor: bool },
+    /// A signal for a worker.
+    Signal { worker: WorkerId, signal: i32 },
 }
 
 /// What to do.
@@ -182,6 +199,8 @@ pub enum Signal {
     Terminate,
     /// SIGKILL.
     Kill,
+    /// Any, for a user who says which.
+    Other(i32),
 }
 
 /// How far the end of the cluster is.
@@ -213,6 +232,8 @@ pub struct Machine<C> {
     /// Whether any worker has ever listened, or run for long.
     worked: bool,
     stage: Stage,
+    /// How many slots the cluster shall have: those from here on were scaled away.
+    size: usize,
     slots: Vec<Slot>,
     listeners: BTreeMap<ListenerId, Balancer<C>>,
     keys: BTreeMap<(Address, u16), ListenerId>,
@@ -231,6 +252,7 @@ impl<C> Machine<C> {
         Machine {
             random: config.seed,
             worked: false,
+            size: config.weights.len(),
             slots: (0..config.weights.len()).map(Slot::new).collect(),
             config,
             policy,
@@ -307,6 +329,7 @@ impl<C> Machine<C> {
                 self.with(listener, |dispatch, out| dispatch.take_back_failed(now, slot, out));
                 self.advance(now);
             }
+            Input::Order(order) => self.order(now, order),
             Input::Shutdown => self.shutdown(now),
         }
     }
@@ -349,12 +372,9 @@ impl<C> Machine<C> {
         slots.chain(listeners).chain(stage).min()
     }
 
-    /// The workers that have a process, with its id.
-    pub fn workers(&self) -> impl Iterator<Item = (WorkerId, u32)> + '_ {
-        self.slots.iter().filter_map(|slot| {
-            let pid = slot.pid.filter(|_| slot.life.is_alive())?;
-            Some((slot.worker, pid))
-        })
+    /// The workers that have a process.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerInfo> + '_ {
+        self.slots.iter().filter_map(Slot::info)
     }
 
     fn message(&mut self, now: Time, worker: WorkerId, message: FromWorker) {
@@ -369,12 +389,20 @@ impl<C> Machine<C> {
                 }
             }
             // Before it was online, these are out of order.
-            FromWorker::Listen { .. } | FromWorker::Close { .. } if slot.life == Life::Spawning => {
+            FromWorker::Listen { .. } | FromWorker::Close { .. } | FromWorker::Disconnect
+                if slot.life == Life::Spawning =>
+            {
                 self.kill(now, worker, KillReason::Protocol);
             }
             FromWorker::Listen { request, index, options, address } => {
                 if slot.life.is_heard() {
                     self.listen(now, worker, request, index, options, address);
+                }
+            }
+            // One that was asked to stop already is told nothing new.
+            FromWorker::Disconnect => {
+                if matches!(slot.life, Life::Online | Life::Listening) {
+                    self.leave(now, worker);
                 }
             }
             FromWorker::Close { listener } => {

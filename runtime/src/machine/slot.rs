@@ -4,31 +4,34 @@ use std::time::Duration;
 
 use super::Time;
 use super::restart::History;
-use crate::event::WorkerId;
+use crate::event::{WorkerId, WorkerInfo, WorkerState};
 
 /// The life of the process in a slot.
 ///
 /// ```text
 ///             spawn            hello           attach
 ///   Empty ───────────► Spawning ────► Online ────────► Listening
-///     ▲ │                 │ │            │  stop           │ stop
-///     │ │ gave up         │ │ stop       ▼                 ▼
-///     │ ▼                 │ │         Draining ◄───────────┘
-///     │ Failed            │ │            │ deadline
-///     │                   │ └───────────►▼
-///     │          deadline │         Terminating (SIGTERM sent, or the channel was lost)
-///     │                   │              │ deadline
-///     │                   └─────────────►▼
-///     └──── exited (from any) ──────  Killing (SIGKILL sent)
+///    ▲ │ │                │ │            │  stop           │ stop
+///    │ │ │ give up        │ │ stop       ▼                 ▼
+///    │ │ └───► Failed     │ │         Draining ◄───────────┘
+///    │ │          │retire │ │            │ deadline
+///    │ │ retire   ▼       │ └───────────►▼
+///    │ └─────► Retired    │         Terminating (SIGTERM sent, or the channel was lost)
+///    │                    │ deadline     │ deadline
+///    │                    └─────────────►▼
+///    └────── exited (from any) ─────  Killing (SIGKILL sent)
 /// ```
 ///
 /// Only the wait status (`exited`) ends a life: a lost channel does not, and neither does a signal.
+/// A slot that failed or is retired has a process again (`spawn`) when somebody asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     /// No process. A worker is started at the slot's deadline, if it has one.
     Empty,
-    /// No process, and there will be none.
+    /// No process, since too many have failed, and none until somebody asks for it.
     Failed,
+    /// No process, as somebody wished, and none until somebody asks for it.
+    Retired,
     /// A process was asked for and has not been heard of.
     Spawning,
     /// It said hello.
@@ -64,14 +67,17 @@ pub(crate) enum Stimulus {
     Exited,
     /// The slot is given up.
     GiveUp,
+    /// The slot shall stay empty.
+    Retire,
 }
 
 impl Life {
     /// Every life.
     #[cfg(test)]
-    pub(crate) const ALL: [Life; 8] = [
+    pub(crate) const ALL: [Life; 9] = [
         Life::Empty,
         Life::Failed,
+        Life::Retired,
         Life::Spawning,
         Life::Online,
         Life::Listening,
@@ -86,6 +92,7 @@ impl Life {
         match (self, stimulus) {
             (Empty, Stimulus::Spawn) => Some(Spawning),
             (Empty, Stimulus::GiveUp) => Some(Failed),
+            (Empty | Failed, Stimulus::Retire) => Some(Retired),
             (
                 Empty,
                 Stimulus::Hello
@@ -97,10 +104,10 @@ impl Life {
                 | Stimulus::Exited,
             ) => None,
 
+            (Failed | Retired, Stimulus::Spawn) => Some(Spawning),
             (
-                Failed,
-                Stimulus::Spawn
-                | Stimulus::Hello
+                Failed | Retired,
+                Stimulus::Hello
                 | Stimulus::Attach
                 | Stimulus::Stop
                 | Stimulus::Lost
@@ -108,7 +115,8 @@ impl Life {
                 | Stimulus::Kill
                 | Stimulus::Exited
                 | Stimulus::GiveUp,
-            ) => None,
+            )
+            | (Retired, Stimulus::Retire) => None,
 
             (Spawning, Stimulus::Hello) => Some(Online),
             // It has nothing to finish, so it need not be asked.
@@ -116,14 +124,20 @@ impl Life {
             (Spawning, Stimulus::Lost) => Some(Terminating),
             (Spawning, Stimulus::Kill) => Some(Killing),
             (Spawning, Stimulus::Exited) => Some(Empty),
-            (Spawning, Stimulus::Spawn | Stimulus::Attach | Stimulus::GiveUp) => None,
+            (
+                Spawning,
+                Stimulus::Spawn | Stimulus::Attach | Stimulus::GiveUp | Stimulus::Retire,
+            ) => None,
 
             (Online, Stimulus::Attach) => Some(Listening),
             (Online | Listening, Stimulus::Stop) => Some(Draining),
             (Online | Listening, Stimulus::Lost | Stimulus::Terminate) => Some(Terminating),
             (Online | Listening, Stimulus::Kill) => Some(Killing),
             (Online | Listening, Stimulus::Exited) => Some(Empty),
-            (Online | Listening, Stimulus::Spawn | Stimulus::Hello | Stimulus::GiveUp) => None,
+            (
+                Online | Listening,
+                Stimulus::Spawn | Stimulus::Hello | Stimulus::GiveUp | Stimulus::Retire,
+            ) => None,
             (Listening, Stimulus::Attach) => None,
 
             // A worker that drains closes its channel when it is done: nothing is lost by that.
@@ -137,7 +151,8 @@ impl Life {
                 | Stimulus::Hello
                 | Stimulus::Attach
                 | Stimulus::Stop
-                | Stimulus::GiveUp,
+                | Stimulus::GiveUp
+                | Stimulus::Retire,
             ) => None,
 
             (Terminating, Stimulus::Kill) => Some(Killing),
@@ -150,7 +165,8 @@ impl Life {
                 | Stimulus::Stop
                 | Stimulus::Lost
                 | Stimulus::Terminate
-                | Stimulus::GiveUp,
+                | Stimulus::GiveUp
+                | Stimulus::Retire,
             ) => None,
 
             (Killing, Stimulus::Exited) => Some(Empty),
@@ -163,14 +179,15 @@ impl Life {
                 | Stimulus::Lost
                 | Stimulus::Terminate
                 | Stimulus::Kill
-                | Stimulus::GiveUp,
+                | Stimulus::GiveUp
+                | Stimulus::Retire,
             ) => None,
         }
     }
 
     /// Whether there is, or may be, a process.
     pub(crate) fn is_alive(self) -> bool {
-        !matches!(self, Life::Empty | Life::Failed)
+        !matches!(self, Life::Empty | Life::Failed | Life::Retired)
     }
 
     /// Whether the process was heard of and obeys: it may ask, and be told.
@@ -184,6 +201,9 @@ impl Life {
 pub(crate) struct Slot {
     pub(crate) worker: WorkerId,
     pub(crate) life: Life,
+    /// Whether the slot shall have a worker: it is no longer wanted when it is scaled away, or
+    /// after its worker was disconnected.
+    pub(crate) is_wanted: bool,
     /// When the life's own time is up: to start (`Empty`), to be online (`Spawning`), to finish
     /// (`Draining`), to die (`Terminating`).
     pub(crate) deadline: Option<Time>,
@@ -194,6 +214,8 @@ pub(crate) struct Slot {
     /// Whether the master had to kill this worker.
     pub(crate) at_fault: bool,
     pub(crate) pid: Option<u32>,
+    /// Whether its end of the channel was not yet closed, since it was spawned.
+    pub(crate) is_connected: bool,
     pub(crate) history: History,
 }
 
@@ -202,12 +224,14 @@ impl Slot {
         Slot {
             worker: WorkerId { slot: index, generation: 0 },
             life: Life::Empty,
+            is_wanted: true,
             deadline: None,
             spawned_at: Duration::ZERO,
             was_online: false,
             asked: false,
             at_fault: false,
             pid: None,
+            is_connected: false,
             history: History::default(),
         }
     }
@@ -222,7 +246,23 @@ impl Slot {
         self.asked = false;
         self.at_fault = false;
         self.pid = None;
+        self.is_connected = false;
         self.worker
+    }
+
+    /// What users see of it, while it has a process.
+    pub(crate) fn info(&self) -> Option<WorkerInfo> {
+        let state = match self.life {
+            Life::Empty | Life::Failed | Life::Retired => return None,
+            Life::Spawning => WorkerState::Spawning,
+            Life::Online => WorkerState::Online,
+            Life::Listening => WorkerState::Listening,
+            Life::Draining => WorkerState::Draining,
+            Life::Terminating => WorkerState::Terminating,
+            Life::Killing => WorkerState::Killing,
+        };
+        let (id, is_connected) = (self.worker, self.is_connected);
+        Some(WorkerInfo { id, pid: self.pid?, state, is_connected })
     }
 
     /// Applies `stimulus`; a change of life replaces the deadline. Says whether it changed.
@@ -238,7 +278,7 @@ impl Slot {
 mod tests {
     use super::*;
 
-    const STIMULI: [Stimulus; 9] = [
+    const STIMULI: [Stimulus; 10] = [
         Stimulus::Spawn,
         Stimulus::Hello,
         Stimulus::Attach,
@@ -248,6 +288,7 @@ mod tests {
         Stimulus::Kill,
         Stimulus::Exited,
         Stimulus::GiveUp,
+        Stimulus::Retire,
     ];
 
     #[test]
@@ -263,7 +304,7 @@ mod tests {
     #[test]
     fn nothing_leads_back_from_the_way_out() {
         let rank = |life| match life {
-            Life::Empty | Life::Failed => 0,
+            Life::Empty | Life::Failed | Life::Retired => 0,
             Life::Spawning => 1,
             Life::Online => 2,
             Life::Listening => 3,
@@ -276,6 +317,16 @@ mod tests {
                 if let Some(next) = life.after(stimulus) {
                     assert!(rank(next) == 0 || rank(next) > rank(life), "{life:?} {stimulus:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_slot_gets_a_process_only_by_being_asked_for_one() {
+        for life in Life::ALL.into_iter().filter(|life| !life.is_alive()) {
+            for stimulus in STIMULI {
+                let next = life.after(stimulus).unwrap_or(life);
+                assert_eq!(next.is_alive(), stimulus == Stimulus::Spawn, "{life:?} {stimulus:?}");
             }
         }
     }

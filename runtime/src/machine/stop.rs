@@ -37,7 +37,8 @@ impl<C> Machine<C> {
                 | Life::Draining
                 | Life::Terminating
                 | Life::Killing
-                | Life::Failed => {}
+                | Life::Failed
+                | Life::Retired => {}
             }
         }
         for listener in self.listeners.keys().copied().collect::<Vec<_>>() {
@@ -56,7 +57,9 @@ impl<C> Machine<C> {
         let alive = self.slots.iter().any(|slot| slot.life.is_alive());
         match self.stage {
             Stage::Running => {
-                if self.slots.iter().all(|slot| slot.life == Life::Failed) {
+                // Those that were scaled away count only as long as they finish.
+                let mut slots = self.slots[..self.size].iter();
+                if !alive && slots.all(|slot| slot.life == Life::Failed) {
                     self.abandon(true);
                 }
             }
@@ -96,6 +99,8 @@ impl<C> Machine<C> {
                 slot.asked = true;
                 let message = ToWorker::Stop { take_rest: true };
                 self.output.push_back(Output::Tell { worker: slot.worker, message });
+            } else if slot.life == Life::Draining {
+                slot.deadline = slot.deadline.map(|old| old.min(deadline));
             }
         }
         if deadline <= now {

@@ -1,7 +1,8 @@
 //! Connections on their way: from a listener's backlog through the master into a mailbox.
 
+use std::collections::btree_map::Entry;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use handle_passing::SendError;
 use mio::unix::SourceFd;
@@ -54,7 +55,6 @@ impl Master {
                 reason: None,
             },
             Err(error) => {
-                self.mailboxes.retain(|mailbox, _| mailbox.listener != listener);
                 let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()));
                 Input::ListenerFailed { listener, errno, error: error.to_string() }
             }
@@ -68,13 +68,18 @@ impl Master {
         options: &ListenOptions,
     ) -> io::Result<Address> {
         let (listener, address) = Listener::open(address, options, self.config.backlog)?;
-        for slot in 0..self.config.slots {
-            let mailbox = Mailbox::new(self.config.mailbox_connections)?;
-            self.mailboxes.insert(MailboxId { listener: id, slot }, mailbox);
-        }
         let listening = Listening { listener, token: None, ready: false, last: None };
         self.listeners.insert(id, listening);
         Ok(address)
+    }
+
+    /// The receiving end of a mailbox, which is made when the first worker of its slot listens.
+    pub(super) fn receiver(&mut self, id: MailboxId) -> io::Result<OwnedFd> {
+        let mailbox = match self.mailboxes.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Mailbox::new(self.config.mailbox_connections)?),
+        };
+        mailbox.receiver().try_clone_to_owned()
     }
 
     pub(super) fn set_accepting(&mut self, id: ListenerId, on: bool) {
@@ -156,7 +161,7 @@ impl Master {
         key: u64,
     ) -> Input<Accepted> {
         let Some(mailbox) = self.mailboxes.get(&id) else {
-            // Only a listener that was never opened has no mailboxes.
+            // It could not be made.
             return Input::Refused { mailbox: id, connection, key, refusal: Refusal::Busy };
         };
         let refusal = match mailbox.put(&connection) {

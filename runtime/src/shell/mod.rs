@@ -19,7 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 pub(crate) use self::program::Program;
-pub(crate) use self::user::{Control, EventHook, Publisher};
+pub(crate) use self::user::{Command, Control, EventHook, Publisher};
 
 use self::connections::Listening;
 use self::signals::Signals;
@@ -41,7 +41,6 @@ const MESSAGE_BATCH_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) program: Program,
-    pub(crate) slots: usize,
     pub(crate) backlog: u32,
     pub(crate) mailbox_connections: usize,
     pub(crate) handle_signals: bool,
@@ -83,6 +82,8 @@ pub(crate) struct Master {
     /// Channels that could not send for the number of descriptors in flight: no event tells when
     /// they can again.
     throttled: Vec<WorkerId>,
+    /// Whether a worker's state has changed since the user was told.
+    changed: bool,
     finished: Option<bool>,
 }
 
@@ -113,6 +114,7 @@ impl Master {
             room_tokens: BTreeMap::new(),
             unheard: VecDeque::new(),
             throttled: Vec::new(),
+            changed: false,
             finished: None,
         };
         let token = master.token(Subject::Commands);
@@ -214,9 +216,14 @@ impl Master {
     /// Executes outputs, and hands back their outcomes, until there are none.
     fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
+            // Every change of a worker's state comes with one of these.
+            self.changed |= matches!(output, Output::Tell { .. } | Output::Signal { .. });
             if let Some(input) = self.execute(output) {
                 self.machine.handle(self.clock.now(), input);
             }
+        }
+        if std::mem::take(&mut self.changed) {
+            self.control.set_workers(self.machine.workers().collect());
         }
     }
 
@@ -273,14 +280,19 @@ impl Master {
     }
 
     fn take_commands(&mut self) {
-        for _ in 0..self.control.take_shutdowns() {
-            self.handle(Input::Shutdown);
+        for command in self.control.take_commands() {
+            self.handle(match command {
+                Command::Shutdown => Input::Shutdown,
+                Command::Order(order) => Input::Order(order),
+            });
         }
     }
 
     fn tell_user(&mut self, event: Event) {
         tracing::info!("{event}");
-        self.publisher.publish(event, self.machine.workers());
+        self.changed = false;
+        self.control.set_workers(self.machine.workers().collect());
+        self.publisher.publish(event);
     }
 
     fn token(&mut self, subject: Subject) -> Token {
@@ -295,7 +307,7 @@ impl Drop for Master {
     fn drop(&mut self) {
         // Only after a failure of the loop itself is anybody left: no orphan stays.
         for seated in self.workers.values() {
-            let _ = seated.process.signal(nix::sys::signal::Signal::SIGKILL);
+            let _ = seated.process.signal(sys::SIGKILL);
             seated.process.wait();
         }
     }

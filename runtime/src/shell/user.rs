@@ -1,11 +1,11 @@
 //! The master's user: what it can ask for, and how it hears what happens.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::event::{Event, WorkerId, WorkerInfo};
+use crate::event::{Event, WorkerInfo};
+use crate::machine::Order;
 
 /// How many events wait for a slow reader before further ones are lost and counted.
 const EVENTS_MAX: usize = 4096;
@@ -13,7 +13,7 @@ const EVENTS_MAX: usize = 4096;
 /// What the handle and the master share.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
-    shutdowns: AtomicU32,
+    commands: Mutex<Vec<Command>>,
     waker: OnceLock<mio::Waker>,
     workers: Mutex<Vec<WorkerInfo>>,
 }
@@ -21,21 +21,25 @@ pub(crate) struct Control {
 impl Control {
     /// The workers that have a process now.
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.workers).clone()
+    }
+
+    pub(crate) fn set_workers(&self, workers: Vec<WorkerInfo>) {
+        *lock(&self.workers) = workers;
     }
 
     pub(crate) fn set_waker(&self, waker: mio::Waker) {
         let _ = self.waker.set(waker);
     }
 
-    /// How often a shutdown was asked for since the last call.
-    pub(crate) fn take_shutdowns(&self) -> u32 {
-        self.shutdowns.swap(0, Ordering::AcqRel)
+    /// What was asked for since the last call, in order.
+    pub(crate) fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut *lock(&self.commands))
     }
 
-    /// Asks the master to stop, or to stop quicker.
-    pub(crate) fn shutdown(&self) {
-        self.shutdowns.fetch_add(1, Ordering::AcqRel);
+    /// Asks the master for something.
+    pub(crate) fn send(&self, command: Command) {
+        lock(&self.commands).push(command);
         if let Some(waker) = self.waker.get()
             && let Err(error) = waker.wake()
         {
@@ -44,12 +48,25 @@ impl Control {
     }
 }
 
+/// No code panics while it holds one of these locks; if it did, the data would still be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a user can ask of the master.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// To stop, or to stop quicker.
+    Shutdown,
+    /// What the machine does.
+    Order(Order),
+}
+
 /// What is called with every event, on the master's thread.
 pub(crate) type EventHook = Box<dyn FnMut(&Event) + Send>;
 
 /// The master's way to its user.
 pub(crate) struct Publisher {
-    control: Arc<Control>,
     hook: Option<EventHook>,
     events: Option<Sender<Event>>,
     lost: u64,
@@ -58,21 +75,16 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// A publisher to a hook, and to a receiver if `with_events`.
     pub(crate) fn new(
-        control: Arc<Control>,
         hook: Option<EventHook>,
         with_events: bool,
     ) -> (Publisher, Option<Receiver<Event>>) {
         let (events, receiver) =
             with_events.then(|| crossbeam_channel::bounded(EVENTS_MAX + 1)).unzip();
-        (Publisher { control, hook, events, lost: 0 }, receiver)
+        (Publisher { hook, events, lost: 0 }, receiver)
     }
 
-    /// Tells of `event`, after which `workers` have processes.
-    pub(crate) fn publish(&mut self, event: Event, workers: impl Iterator<Item = (WorkerId, u32)>) {
-        if matches!(event, Event::Spawned { .. } | Event::Exited { .. }) {
-            let workers = workers.map(|(id, pid)| WorkerInfo { id, pid }).collect();
-            *self.control.workers.lock().unwrap_or_else(PoisonError::into_inner) = workers;
-        }
+    /// Tells of `event`.
+    pub(crate) fn publish(&mut self, event: Event) {
         if let Some(hook) = &mut self.hook {
             hook(&event);
         }

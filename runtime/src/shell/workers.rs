@@ -53,7 +53,7 @@ impl Master {
             self.subjects.remove(&process_token);
             self.subjects.remove(&channel_token);
             // Nobody would hear of its end: end it here.
-            let _ = process.signal(nix::sys::signal::Signal::SIGKILL);
+            let _ = process.signal(sys::SIGKILL);
             process.wait();
             return Err(error);
         }
@@ -64,13 +64,14 @@ impl Master {
 
     pub(super) fn signal(&mut self, worker: WorkerId, signal: Signal) {
         let signal = match signal {
-            Signal::Terminate => nix::sys::signal::Signal::SIGTERM,
-            Signal::Kill => nix::sys::signal::Signal::SIGKILL,
+            Signal::Terminate => sys::SIGTERM,
+            Signal::Kill => sys::SIGKILL,
+            Signal::Other(number) => number,
         };
         if let Some(seated) = self.workers.get(&worker)
             && let Err(error) = seated.process.signal(signal)
         {
-            tracing::error!(%worker, %error, "can't send {signal}");
+            tracing::error!(%worker, %error, "can't send signal {signal}");
         }
     }
 
@@ -81,7 +82,7 @@ impl Master {
         if let ToWorker::Listening { request, result: Ok(joined) } = message {
             let listener = joined.listener;
             let mailbox = MailboxId { listener: ListenerId(listener), slot: worker.slot };
-            match self.mailboxes.get(&mailbox)?.receiver().try_clone_to_owned() {
+            match self.receiver(mailbox) {
                 Ok(receiver) => frame = frame.with_handle(receiver),
                 Err(error) => {
                     // As if the worker had closed it at once: it hears that it failed.

@@ -7,7 +7,7 @@ use super::world::World;
 use super::{EXIT_LATE_MAX, MASTER_LATE_MAX, Time};
 use crate::event::{Event, Exit};
 use crate::listen::ListenOptions;
-use crate::machine::{FromWorker, Input, Signal};
+use crate::machine::{FromWorker, Input};
 
 /// How long the machine may wait after the kernel had no room for a descriptor.
 const BUSY_REST_MAX: Time = Time::from_millis(25);
@@ -55,7 +55,7 @@ impl World {
         let same = self
             .machine
             .workers()
-            .map(|(worker, pid)| (worker, usize::try_from(pid).expect("small")))
+            .map(|info| (info.id, usize::try_from(info.pid).expect("small")))
             .eq(ours);
         if !same {
             self.violate("I10: the machine has other workers than there are".into());
@@ -150,6 +150,10 @@ impl World {
             let mute = !process.was_online && clock > online_by && !process.is_doomed();
             let lost = gone_by.is_some_and(|at| clock > at) && !process.told_to_stop;
             let killed = process.killed_at.is_some();
+            let slow = process.asked_by.is_some_and(|at| clock > at + slack);
+            if slow && !process.is_doomed() {
+                overdue = Some((process.worker, false, false));
+            }
             if !killed && (mute || lost || process.guilty) {
                 overdue = Some((process.worker, mute, lost));
             }
@@ -209,6 +213,14 @@ impl World {
                 process.was_online |= right && early;
             }
             FromWorker::Listen { .. } => process.guilty |= early,
+            FromWorker::Disconnect => {
+                process.guilty |= early;
+                if !process.is_doomed() && !process.told_to_stop {
+                    let by = self.now + self.leaps + self.plan.config.drain_timeout;
+                    process.asked_by = Some(by);
+                    self.oracle.leaves(process.worker.slot);
+                }
+            }
             FromWorker::Close { listener } => {
                 process.guilty |= early;
                 let slot = process.worker.slot;
@@ -223,33 +235,37 @@ impl World {
         }
     }
 
-    /// A worker is signalled only for a reason, and not before its time.
-    pub(super) fn check_signal(&mut self, pid: usize, signal: Signal) {
+    /// A worker is sent SIGTERM only for a reason, and not before its time.
+    pub(super) fn check_terminate(&mut self, pid: usize) {
+        let clock = self.clock();
+        let process = &self.processes[pid];
+        let again = process.termed_at.is_some() || process.killed_at.is_some();
+        let shutdowns = &self.oracle.shutdowns;
+        let drained =
+            shutdowns.first().is_some_and(|at| clock >= *at + self.plan.config.drain_timeout);
+        let asked = process.asked_by.is_some_and(|at| clock >= at);
+        let idle = !process.was_online && (process.asked_by.is_some() || !shutdowns.is_empty());
+        let reason = drained || shutdowns.len() > 1 || asked || idle;
+        if again || !reason {
+            let worker = process.worker;
+            self.violate(format!("I13: SIGTERM to {worker}, again: {again}, reason: {reason}"));
+        }
+    }
+
+    /// The same for SIGKILL.
+    pub(super) fn check_kill(&mut self, pid: usize) {
         let clock = self.clock();
         let config = &self.plan.config;
         let process = &self.processes[pid];
-        let worker = process.worker;
-        let again = match signal {
-            Signal::Kill => process.killed_at.is_some(),
-            Signal::Terminate => process.termed_at.is_some() || process.killed_at.is_some(),
-        };
-        let shutdowns = &self.oracle.shutdowns;
+        let again = process.killed_at.is_some();
         let mute = !process.was_online && clock >= process.spawned_at + config.start_timeout;
         let lost_at = [process.lost_at, process.termed_at].into_iter().flatten().min();
-        let reason = match signal {
-            Signal::Terminate => {
-                let drained =
-                    shutdowns.first().is_some_and(|at| clock >= *at + config.drain_timeout);
-                drained || shutdowns.len() > 1 || (!shutdowns.is_empty() && !process.was_online)
-            }
-            Signal::Kill => {
-                let lost = lost_at
-                    .is_some_and(|at| clock >= at + config.kill_timeout || shutdowns.len() > 1);
-                process.guilty || mute || lost || self.is_past_drain(lost_at)
-            }
-        };
+        let hurried = self.oracle.shutdowns.len() > 1;
+        let lost = lost_at.is_some_and(|at| clock >= at + config.kill_timeout || hurried);
+        let reason = process.guilty || mute || lost || self.is_past_drain(lost_at);
         if again || !reason {
-            self.violate(format!("I13: {signal:?} to {worker}, again: {again}, reason: {reason}"));
+            let worker = process.worker;
+            self.violate(format!("I13: SIGKILL to {worker}, again: {again}, reason: {reason}"));
         }
     }
 
@@ -369,7 +385,7 @@ impl World {
         let version = self.processes[pid].version;
         let request = 0;
         let message = |message| Input::Message { worker, message };
-        let input = match self.source.below(7) {
+        let input = match self.source.below(8) {
             0 => Input::Exited { worker, exit: Exit::Code(0) },
             1 => Input::ChannelClosed { worker },
             2 => Input::Violation { worker },
@@ -380,6 +396,7 @@ impl World {
                 message(FromWorker::Listen { request, index: 0, options, address })
             }
             5 => message(FromWorker::Close { listener: 0 }),
+            6 => message(FromWorker::Disconnect),
             _ => Input::SpawnFailed { worker, error: "late".into(), transient: false },
         };
         let (before, clock) = (self.machine.next_timeout(), self.clock());
@@ -402,7 +419,11 @@ impl World {
             Event::Listening { worker, .. } => ("event: {}.{} listening", id(worker)),
             Event::ListenFailed { worker, .. } => ("event: {}.{} can't listen", id(worker)),
             Event::Killed { worker, .. } => ("event: {}.{} killed", id(worker)),
+            Event::Disconnected { worker } => ("event: {}.{} disconnected", id(worker)),
             Event::Exited { worker, .. } => ("event: {}.{} exited", id(worker)),
+            Event::Scaled { from, to } => {
+                ("event: scaled from {} to {}", [*from as u64, *to as u64, 0])
+            }
             Event::Restarting { slot, delay, failures } => {
                 let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
                 let numbers = [*slot as u64, micros, u64::from(*failures)];

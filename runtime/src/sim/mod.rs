@@ -19,7 +19,8 @@
 //! - I8 only workers that were not yet waited for are told or signalled anything;
 //! - I9 everything is bounded: pending connections, mailboxes, outputs, turns;
 //! - I10 what comes from a dead worker changes nothing; lives go in order;
-//! - I11 after the faults: every slot that was not given up listens, nothing waits, no timer runs;
+//! - I11 after the faults: every slot that shall have a worker listens, the others have none,
+//!   nothing waits, no timer runs;
 //! - I12 the same seed gives the same run (checked by running it twice);
 //! - I13 a worker harms no other: it takes no connections with it but the ones that it had taken,
 //!   and nobody is signalled without a reason.
@@ -34,6 +35,7 @@ mod shell;
 mod source;
 mod trace;
 mod turn;
+mod wish;
 mod world;
 
 use std::fmt;
@@ -41,7 +43,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use self::kernel::{Place, Token};
-pub use self::plan::{Fault, Plan};
+pub use self::plan::{Fault, Plan, Wish};
 pub use self::script::{Act, Script};
 pub use self::source::Source;
 pub use self::world::World;
@@ -49,7 +51,7 @@ pub use self::world::World;
 use self::kernel::SocketState;
 use self::world::Happening;
 use crate::address::Address;
-use crate::event::Event;
+use crate::event::{Event, WorkerInfo};
 
 type Time = Duration;
 
@@ -106,6 +108,10 @@ pub fn run(mut source: Source) -> Result<Summary, Violation> {
     world.run_for(span);
     world.calm_down();
     world.run_to_rest(REST_MAX);
+    if !world.is_finished() && world.is_deserted() {
+        world.wish(Wish::Start(0));
+        world.run_to_rest(REST_MAX);
+    }
     if !world.is_finished() {
         world.check_rest();
         world.check_all_take();
@@ -148,6 +154,12 @@ impl World {
         self.sockets.iter().map(|socket| socket.mailboxes[slot].queue.len()).sum()
     }
 
+    /// The workers that have a process, as the machine tells it.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        self.machine.workers().collect()
+    }
+
     /// What the machine told its user.
     #[must_use]
     pub fn events(&self) -> &[Event] {
@@ -164,6 +176,11 @@ impl World {
     /// The cluster is asked to stop, now.
     pub fn shutdown(&mut self) {
         self.schedule(Time::ZERO, Happening::Shutdown);
+    }
+
+    /// The user wants something, now.
+    pub fn wish(&mut self, wish: Wish) {
+        self.schedule(Time::ZERO, Happening::Wish(wish));
     }
 
     /// The machine's clock leaps ahead, now.
@@ -197,10 +214,14 @@ impl World {
         }
     }
 
-    /// At rest, every slot that was not given up listens, and nothing waits.
+    /// At rest, every slot that shall have a worker listens, the others are empty, and nothing
+    /// waits.
     pub fn check_rest(&mut self) {
         for slot in 0..self.plan.slots() {
-            if self.oracle.slot(slot).is_failed {
+            if !self.oracle.slot(slot).is_expected() {
+                if self.seats[slot].is_some() {
+                    self.violate(format!("I11: slot {slot} shall be empty, and has a worker"));
+                }
                 continue;
             }
             let open = |s: &&kernel::Socket| s.state == SocketState::Open;
@@ -239,7 +260,7 @@ impl World {
             self.run_to_rest(REST_MAX);
             let after = self.served();
             for slot in 0..self.plan.slots() {
-                if !self.oracle.slot(slot).is_failed && before[slot] == after[slot] {
+                if self.oracle.slot(slot).is_expected() && before[slot] == after[slot] {
                     self.violate(format!("I11: slot {slot} gets nothing from address {address}"));
                 }
             }

@@ -10,6 +10,10 @@ use crate::machine::{Config, RestartPolicy};
 pub(super) struct Oracle {
     policy: RestartPolicy,
     slots: Vec<View>,
+    /// How many slots there shall be.
+    size: usize,
+    /// Of what events must tell.
+    scaled: Vec<(usize, usize)>,
     /// When the cluster was asked to stop.
     pub(super) shutdowns: Vec<Time>,
     /// Connections that the world handed back out of mailboxes, and that the events tell of.
@@ -28,8 +32,15 @@ pub(super) struct Oracle {
 /// A slot, as its events show it.
 #[derive(Clone, Debug)]
 pub(super) struct View {
-    worker: WorkerId,
+    pub(super) worker: WorkerId,
     stage: Stage,
+    /// Whether there shall be a worker.
+    is_wanted: bool,
+    /// Whether one must be started at once.
+    is_requested: bool,
+    /// Whether the worker was asked to end.
+    asked: bool,
+    is_connected: bool,
     spawned_at: Option<Time>,
     killed: Option<KillReason>,
     /// The addresses at which it is stalled.
@@ -58,6 +69,41 @@ struct Wanted {
 
 type Seen = Result<(), String>;
 
+impl View {
+    fn new(slot: usize) -> View {
+        View {
+            worker: WorkerId { slot, generation: 0 },
+            stage: Stage::Empty,
+            is_wanted: true,
+            is_requested: false,
+            asked: false,
+            is_connected: false,
+            spawned_at: None,
+            killed: None,
+            stalled: Vec::new(),
+            failures: 0,
+            shortages: 0,
+            wanted: None,
+            due: None,
+            is_failed: false,
+        }
+    }
+
+    /// The same slot as if it had had no worker yet, but for their number.
+    fn forget(&self) -> View {
+        View { worker: self.worker, ..View::new(self.worker.slot) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.stage == Stage::Empty
+    }
+
+    /// Whether it shall have a worker, and will.
+    pub(super) fn is_expected(&self) -> bool {
+        self.is_wanted && !self.is_failed
+    }
+}
+
 macro_rules! ensure {
     ($holds:expr, $($text:tt)+) => {
         if !$holds {
@@ -68,21 +114,11 @@ macro_rules! ensure {
 
 impl Oracle {
     pub(super) fn new(config: &Config) -> Oracle {
-        let view = |slot| View {
-            worker: WorkerId { slot, generation: 0 },
-            stage: Stage::Empty,
-            spawned_at: None,
-            killed: None,
-            stalled: Vec::new(),
-            failures: 0,
-            shortages: 0,
-            wanted: None,
-            due: None,
-            is_failed: false,
-        };
         Oracle {
             policy: config.restart,
-            slots: (0..config.weights.len()).map(view).collect(),
+            slots: (0..config.weights.len()).map(View::new).collect(),
+            size: config.weights.len(),
+            scaled: Vec::new(),
             shutdowns: Vec::new(),
             taken_back: 0,
             taken_back_told: 0,
@@ -93,6 +129,56 @@ impl Oracle {
             abandoned_told: None,
             finished: None,
         }
+    }
+
+    pub(super) fn grow(&mut self) {
+        self.slots.push(View::new(self.slots.len()));
+    }
+
+    /// There shall be so many slots; says how many there were.
+    pub(super) fn resize(&mut self, size: usize) -> usize {
+        let from = std::mem::replace(&mut self.size, size);
+        if from != size {
+            self.scaled.push((from, size));
+        }
+        from
+    }
+
+    pub(super) fn is_inside(&self, slot: usize) -> bool {
+        slot < self.size
+    }
+
+    /// A slot shall have a worker, at once if it has none.
+    pub(super) fn occupy(&mut self, slot: usize) {
+        let view = &mut self.slots[slot];
+        view.is_wanted = true;
+        if view.is_empty() {
+            *view = View { is_requested: true, is_wanted: true, ..view.forget() };
+        }
+    }
+
+    /// The worker of a slot shall end, and have a `successor` or none.
+    pub(super) fn empty(&mut self, slot: usize, successor: bool) {
+        let view = &mut self.slots[slot];
+        view.is_wanted = successor;
+        if view.is_empty() {
+            *view = View { is_wanted: successor, ..view.forget() };
+        } else if view.killed.is_none() {
+            view.asked = true;
+        }
+    }
+
+    /// A worker has asked to be let go.
+    pub(super) fn leaves(&mut self, slot: usize) {
+        if self.shutdowns.is_empty() {
+            self.empty(slot, false);
+        }
+    }
+
+    fn scaled(&mut self, from: usize, to: usize) -> Seen {
+        let expected = self.scaled.pop();
+        ensure!(expected == Some((from, to)), "I4: scaled from {from} to {to}, not {expected:?}");
+        Ok(())
     }
 
     pub(super) fn slot(&self, slot: usize) -> &View {
@@ -109,7 +195,9 @@ impl Oracle {
     }
 
     pub(super) fn all_failed(&self) -> bool {
-        self.slots.iter().all(|view| view.is_failed)
+        let failed = |view: &View| view.is_failed && view.stage == Stage::Empty;
+        self.slots[..self.size].iter().all(failed)
+            && self.slots[self.size..].iter().all(|view| view.stage == Stage::Empty)
     }
 
     pub(super) fn shutdown(&mut self, clock: Time) {
@@ -123,8 +211,10 @@ impl Oracle {
         let view = &mut self.slots[worker.slot];
         ensure!(view.stage == Stage::Empty, "I10: {worker} spawned, and {view:?}");
         ensure!(!view.is_failed, "I4: {worker} is spawned into a slot that was given up");
+        ensure!(view.is_wanted, "I4: {worker} is spawned, and nobody wants it: {view:?}");
         ensure!(worker.generation == view.worker.generation + 1, "I10: {worker} after {view:?}");
-        if let Some(last) = view.spawned_at {
+        let requested = std::mem::take(&mut view.is_requested);
+        if let Some(last) = view.spawned_at.filter(|_| !requested) {
             let gap = clock - last;
             ensure!(gap >= policy.delay_min, "I4: {worker} starts {gap:?} after its predecessor");
             ensure!(view.wanted.is_none(), "I4: {worker} starts without a decision");
@@ -134,6 +224,7 @@ impl Oracle {
         view.stage = Stage::Asked;
         view.spawned_at = Some(clock);
         view.killed = None;
+        view.asked = false;
         view.stalled.clear();
         view.due = None;
         Ok(())
@@ -157,7 +248,16 @@ impl Oracle {
         let is_late = self.abandoned_told.is_some();
         ensure!(!is_late, "I5: an event after the cluster has stopped: {event:?}");
         match event {
-            Event::Spawned { worker, .. } => self.go(*worker, Stage::Asked, Stage::Spawned),
+            Event::Spawned { worker, .. } => {
+                self.living(*worker)?.is_connected = true;
+                self.go(*worker, Stage::Asked, Stage::Spawned)
+            }
+            Event::Disconnected { worker } => {
+                let was_connected = std::mem::take(&mut self.living(*worker)?.is_connected);
+                ensure!(was_connected, "I10: {worker} disconnected, and was not connected");
+                Ok(())
+            }
+            Event::Scaled { from, to } => self.scaled(*from, *to),
             Event::SpawnFailed { worker, .. } => self.go(*worker, Stage::Asked, Stage::Empty),
             Event::Online { worker } => self.go(*worker, Stage::Spawned, Stage::Online),
             Event::Listening { worker, .. } => {
@@ -231,6 +331,8 @@ impl Oracle {
         let undecided = self.slots.iter().find(|view| view.wanted.is_some());
         let running = self.shutdowns.is_empty();
         ensure!(!running || undecided.is_none(), "I11: nothing was decided for {undecided:?}");
+        let missing = self.slots.iter().find(|view| view.is_requested);
+        ensure!(!running || missing.is_none(), "I11: nothing was started for {missing:?}");
         Ok(())
     }
 
@@ -258,14 +360,22 @@ impl Oracle {
     ) -> Seen {
         let policy = self.policy;
         let running = self.shutdowns.is_empty();
-        ensure!(!asked || !running, "I4: {worker} ended as asked, and nobody had asked");
         let view = self.living(worker)?;
+        let right = !running || asked == view.asked;
+        ensure!(right, "I4: {worker} ended, asked: {asked}, and {view:?}");
+        ensure!(!view.is_connected, "I10: {worker} ended, and was not disconnected before");
         let was_online = view.stage == Stage::Online;
         ensure!(was_online || view.stage == Stage::Spawned, "I10: {worker} ended: {view:?}");
         let ran = clock - view.spawned_at.unwrap_or_default();
         ensure!(ran == uptime, "I4: {worker} ran for {ran:?}, not {uptime:?}");
         view.stage = Stage::Empty;
         view.stalled.clear();
+        let worked = running && was_online && uptime >= policy.stable_uptime;
+        if !view.is_wanted || asked {
+            view.is_requested = view.is_wanted && running;
+            self.has_worked |= worked;
+            return Ok(());
+        }
         view.shortages = 0;
         let at_fault = matches!(
             view.killed,
@@ -285,7 +395,7 @@ impl Oracle {
             view.failures
         };
         view.wanted = running.then_some(Wanted { repeats, since_start: uptime });
-        self.has_worked |= was_online && uptime >= policy.stable_uptime;
+        self.has_worked |= worked;
         Ok(())
     }
 

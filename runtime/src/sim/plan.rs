@@ -77,11 +77,28 @@ pub enum Fault {
     Grandchild,
     /// A worker speaks another version of the protocol.
     Version,
+    /// A worker asks to be let go.
+    Leave,
+}
+
+/// What the user wants of a slot, or of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// So many slots.
+    Scale(usize),
+    /// A worker in this slot.
+    Start(usize),
+    /// None any more in this slot, after so long at the latest.
+    Disconnect(usize, Option<Time>),
+    /// Another in this slot.
+    Restart(usize, Option<Time>),
+    /// A signal for the worker in this slot.
+    Signal(usize, i32),
 }
 
 impl Fault {
     /// How many there are.
-    pub const COUNT: usize = Fault::Version as usize + 1;
+    pub const COUNT: usize = Fault::Leave as usize + 1;
 }
 
 /// The cluster and its world.
@@ -103,6 +120,8 @@ pub struct Plan {
     pub span: Time,
     /// When the cluster is asked to stop.
     pub shutdowns: Vec<Time>,
+    /// What the user wants, and when.
+    pub wishes: Vec<(Time, Wish)>,
     /// How all workers of a slot behave, where that is not left to chance.
     pub cast: Vec<Option<Script>>,
     /// How often in 255 each fault happens, by its number.
@@ -137,6 +156,7 @@ impl Default for Plan {
             clients: 0,
             span: Time::from_secs(2),
             shutdowns: Vec::new(),
+            wishes: Vec::new(),
             cast: vec![None; 4],
             rates: [0; Fault::COUNT],
         }
@@ -182,6 +202,9 @@ impl Plan {
                 at += millis(source, &[1, 50, 400, 0]);
             }
         }
+        if source.chance(96) {
+            plan.draw_wishes(source);
+        }
         // In one run of eight all is well, in the others each rate is 0 three times of four.
         if !source.chance(32) {
             for rate in &mut plan.rates {
@@ -194,6 +217,24 @@ impl Plan {
             }
         }
         plan
+    }
+
+    fn draw_wishes(&mut self, source: &mut Source) {
+        let most = u64::try_from(self.span.as_micros()).expect("short");
+        for _ in 0..source.one_of(&[2, 1, 5, 10]) {
+            let at = source.micros(0, most);
+            let slot = source.index(8);
+            let timeout = source.one_of(&[None, None, Some(0), Some(20), Some(3000)]);
+            let timeout = timeout.map(Time::from_millis);
+            let wish = match source.below(8) {
+                0..=2 => Wish::Scale(slot + 1),
+                3 => Wish::Start(slot),
+                4 | 5 => Wish::Disconnect(slot, timeout),
+                6 => Wish::Restart(slot, timeout),
+                _ => Wish::Signal(slot, source.one_of(&[9, 15, 11])),
+            };
+            self.wishes.push((at, wish));
+        }
     }
 
     /// How often in 255.
@@ -220,7 +261,10 @@ impl Plan {
     }
 
     pub(super) fn is_faultless(&self) -> bool {
-        self.rates.iter().all(|rate| *rate == 0) && self.cast.iter().all(Option::is_none)
+        let is_violent = |(_, wish): &(Time, Wish)| matches!(wish, Wish::Signal(..));
+        self.rates.iter().all(|rate| *rate == 0)
+            && self.cast.iter().all(Option::is_none)
+            && !self.wishes.iter().any(is_violent)
     }
 
     pub(super) fn calm_down(&mut self) {

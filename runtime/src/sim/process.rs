@@ -48,6 +48,8 @@ pub(super) struct Process {
     /// When its channel closed, if it should have stayed open.
     pub(super) lost_at: Option<Time>,
     pub(super) told_to_stop: bool,
+    /// By when it shall have finished, if it was asked to, or has asked itself.
+    pub(super) asked_by: Option<Time>,
     pub(super) termed_at: Option<Time>,
     pub(super) killed_at: Option<Time>,
 }
@@ -123,6 +125,7 @@ impl Process {
             guilty: false,
             lost_at: None,
             told_to_stop: false,
+            asked_by: None,
             termed_at: None,
             killed_at: None,
         }
@@ -356,6 +359,7 @@ impl World {
                 process.send(Sent::Message(FromWorker::Online { version }));
             }
             Act::RepeatListen => self.ask(pid, 0),
+            Act::Leave => process.send(Sent::Message(FromWorker::Disconnect)),
             Act::CloseForeign(listener) => {
                 // It may be its own by chance.
                 process.reads.retain(|own| u32::try_from(*own) != Ok(listener));
@@ -426,8 +430,11 @@ impl World {
                     self.schedule(after, Happening::Process(pid, Step::Listen(address)));
                 }
             }
-            if self.processes[pid].told_to_stop && self.processes[pid].inbox.is_empty() {
-                self.processes[pid].stopping = true;
+            let process = &mut self.processes[pid];
+            if process.told_to_stop && process.inbox.is_empty() {
+                process.stopping = true;
+                let slot = process.worker.slot;
+                process.reads.retain(|l| self.sockets[*l].mailboxes[slot].reader == Some(pid));
                 self.go_on(pid);
             }
         }

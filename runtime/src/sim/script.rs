@@ -24,6 +24,8 @@ pub enum Act {
     CloseForeign(u32),
     /// It closes its listeners, and listens again after this time.
     CloseOwn(Time),
+    /// It asks to be let go.
+    Leave,
 }
 
 /// A worker's behaviour; times count from the master's greeting.
@@ -128,6 +130,7 @@ impl Script {
             (Fault::Repeat, Act::RepeatListen),
             (Fault::CloseForeign, Act::CloseForeign(0)),
             (Fault::CloseOwn, Act::CloseOwn(Time::ZERO)),
+            (Fault::Leave, Act::Leave),
         ];
         for (fault, act) in all {
             if !source.chance(plan.rate(fault)) {
@@ -147,7 +150,9 @@ impl Script {
                 }
                 Act::CloseForeign(_) => Act::CloseForeign(source.one_of(&[0, 1, 2, u32::MAX])),
                 Act::CloseOwn(_) => Act::CloseOwn(source.micros(0, 200_000)),
-                Act::HangUp | Act::Garbage | Act::RepeatOnline | Act::RepeatListen => act,
+                Act::HangUp | Act::Garbage | Act::RepeatOnline | Act::RepeatListen | Act::Leave => {
+                    act
+                }
             };
             // Often soon, when most is going on.
             let most = source.one_of(&[20_000, 100_000, 1_000_000]);

@@ -9,7 +9,7 @@ use super::script::{KILLED, Script};
 use super::world::{Happening, World};
 use super::{EXIT_LATE_MAX, Time};
 use crate::address::Address;
-use crate::event::WorkerId;
+use crate::event::{Exit, WorkerId};
 use crate::listen::Dispatch;
 use crate::machine::{Input, ListenerId, MailboxId, Output, Refusal, Signal, ToWorker};
 use crate::sys::EADDRINUSE;
@@ -153,8 +153,11 @@ impl World {
                     self.sockets[listener].mailboxes[worker.slot].attach(clock, pid);
                 }
             }
-            ToWorker::Stop { .. } => {
-                self.note("tell {}: stop", [pid as u64, 0, 0]);
+            ToWorker::Stop { take_rest } => {
+                self.note("tell {}: stop, take the rest: {}", [pid as u64, (*take_rest).into(), 0]);
+                if !take_rest {
+                    self.unseat_reader(pid);
+                }
                 if std::mem::replace(&mut self.processes[pid].told_to_stop, true) {
                     self.violate(format!("I5: {worker} is told twice to stop"));
                 }
@@ -167,20 +170,25 @@ impl World {
 
     fn signal(&mut self, worker: WorkerId, signal: Signal) {
         let Some(pid) = self.process_of(worker) else { return };
-        let kill = signal == Signal::Kill;
-        self.note("signal to {}, kill: {}", [pid as u64, u64::from(kill), 0]);
-        self.check_signal(pid, signal);
+        self.note("signal to {}", [pid as u64, 0, 0]);
         let clock = self.clock();
-        let process = &mut self.processes[pid];
         let after = self.source.micros(10, 500);
-        if kill {
-            process.killed_at = Some(clock);
-            self.unseat_reader(pid);
-            self.schedule(after, Happening::Process(pid, Step::Killed(KILLED)));
-        } else {
-            process.termed_at = Some(clock);
-            self.schedule(after, Happening::Process(pid, Step::Term));
-        }
+        let step = match signal {
+            Signal::Kill => {
+                self.check_kill(pid);
+                self.processes[pid].killed_at = Some(clock);
+                self.unseat_reader(pid);
+                Step::Killed(KILLED)
+            }
+            Signal::Terminate => {
+                self.check_terminate(pid);
+                self.processes[pid].termed_at = Some(clock);
+                Step::Term
+            }
+            Signal::Other(15) => Step::Term,
+            Signal::Other(signal) => Step::Killed(Exit::Signal { signal, core_dumped: false }),
+        };
+        self.schedule(after, Happening::Process(pid, step));
     }
 
     fn open(&mut self, listener: ListenerId, address: &Address) -> Option<Input<Token>> {

@@ -15,6 +15,7 @@ pub(super) enum Ready {
     Opened(usize),
     Room(usize, usize),
     Shutdown,
+    Wishes,
     Timeout,
     Stale(usize),
 }
@@ -71,6 +72,9 @@ impl World {
                 }
             }
         }
+        if !self.wishes_due.is_empty() {
+            ready.push(Ready::Wishes);
+        }
         if self.shutdowns_due > 0 {
             ready.push(Ready::Shutdown);
         }
@@ -99,6 +103,11 @@ impl World {
                 self.shutdowns_due -= 1;
                 self.oracle.shutdown(self.clock());
                 self.feed(Input::Shutdown);
+            }
+            Ready::Wishes => {
+                for wish in std::mem::take(&mut self.wishes_due) {
+                    self.order(wish);
+                }
             }
             Ready::Timeout => self.timeout(),
             Ready::Stale(pid) => self.feed_stale(pid),
@@ -158,6 +167,7 @@ impl World {
             FromWorker::Listen { request, .. } => {
                 ("process {} wants to listen, request {}", u64::from(*request))
             }
+            FromWorker::Disconnect => ("process {} wants to leave", 0),
             FromWorker::Close { listener } => {
                 ("process {} closes listener {}", u64::from(*listener))
             }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::kernel::{Ledger, Socket, SocketState};
 use super::oracle::Oracle;
-use super::plan::{Fault, Plan};
+use super::plan::{Fault, Plan, Wish};
 use super::process::{Process, Step};
 use super::source::Source;
 use super::trace::Trace;
@@ -54,6 +54,7 @@ pub struct World {
     /// How much later than its deadline anything of the master's may be done.
     pub(super) slack: Time,
     pub(super) shutdowns_due: u32,
+    pub(super) wishes_due: Vec<Wish>,
     trace: Trace,
     violation: Option<String>,
 }
@@ -67,6 +68,8 @@ pub(super) enum Happening {
     Process(usize, Step),
     /// The cluster is asked to stop.
     Shutdown,
+    /// The user wants something.
+    Wish(Wish),
     /// The kernel has no more room for descriptors in flight, or has again.
     Busy(bool),
     /// The machine's clock leaps ahead.
@@ -111,6 +114,7 @@ impl World {
             left_behind: false,
             slack: plan.lateness() + Time::from_millis(1),
             shutdowns_due: 0,
+            wishes_due: Vec::new(),
             trace: Trace::new(),
             violation: None,
             plan,
@@ -224,6 +228,9 @@ impl World {
         for after in self.plan.shutdowns.clone() {
             self.schedule(after, Happening::Shutdown);
         }
+        for (after, wish) in self.plan.wishes.clone() {
+            self.schedule(after, Happening::Wish(wish));
+        }
         if self.source.chance(self.plan.rate(Fault::Busy)) {
             for _ in 0..self.source.between(1, 4) {
                 let (after, span) = (self.source.micros(0, most), self.source.micros(0, 100_000));
@@ -275,6 +282,10 @@ impl World {
             Happening::Process(pid, step) => self.process_step(pid, step),
             Happening::Shutdown => {
                 self.shutdowns_due += 1;
+                self.wake_master();
+            }
+            Happening::Wish(wish) => {
+                self.wishes_due.push(wish);
                 self.wake_master();
             }
             Happening::Busy(busy) => {

@@ -10,7 +10,6 @@ use std::process::Child;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair, sockopt,
 };
@@ -18,7 +17,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::event::Exit;
 
-pub(crate) use libc::{EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN};
+pub(crate) use libc::{EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN, SIGKILL, SIGTERM};
 
 /// What the kernel charges a mailbox for one message: a socket buffer with a short payload.
 /// Measured on 6.18 (278 messages fit the default of 212,992 bytes); older kernels charge within a
@@ -57,14 +56,14 @@ impl Process {
     }
 
     /// Sends a signal; one that has ended already is no error.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
         // SAFETY: pidfd_send_signal takes an open pidfd, a signal number, no siginfo and no flags,
         // and touches no memory of ours.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.pidfd.as_raw_fd(),
-                signal as i32,
+                signal,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
             )

@@ -32,6 +32,7 @@ pub(crate) use inherited::inherited_descriptor;
 pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
-    AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN, Process, accept_failure, is_shortage,
-    mailbox_pair, path_from_bytes, raise_descriptor_limit, waiting_bytes,
+    AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN, Process, SIGKILL, SIGTERM,
+    accept_failure, is_shortage, mailbox_pair, path_from_bytes, raise_descriptor_limit,
+    waiting_bytes,
 };

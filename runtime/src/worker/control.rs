@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use ipc_core::{Message, Receiver, Sender};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::address::Address;
+use crate::clock::time_left;
 use crate::event::WorkerId;
 use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, Joined, ListenFailure, ToWorker};
@@ -38,6 +39,8 @@ pub(super) struct Control {
     pub(super) id: WorkerId,
     sender: Mutex<Sender>,
     stop: AtomicU8,
+    /// Whether the channel is at its end.
+    lost: AtomicBool,
     /// Readable, by its end, once the other half is dropped.
     stop_reader: UnixStream,
     stop_writer: Mutex<Option<UnixStream>>,
@@ -54,6 +57,7 @@ impl Control {
             id,
             sender: Mutex::new(sender),
             stop: AtomicU8::new(RUNNING),
+            lost: AtomicBool::new(false),
             stop_reader,
             stop_writer: Mutex::new(Some(stop_writer)),
             next_request: AtomicU32::new(0),
@@ -82,6 +86,22 @@ impl Control {
         // Once the worker stops its descriptor stays readable, and would end no rest.
         let watched = if self.stop().is_some() { &mut fds[..0] } else { &mut fds[..] };
         let _ = poll(watched, PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
+    }
+
+    /// Asks the master to let this worker go, and waits until it says so.
+    pub(super) fn disconnect(&self, deadline: Instant) -> io::Result<()> {
+        if self.stop().is_none() {
+            self.send(&FromWorker::Disconnect, deadline)?;
+        }
+        while self.stop().is_none() {
+            let left = time_left(deadline);
+            if left.is_zero() {
+                let text = "the master does not answer";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            self.pause(left);
+        }
+        if self.lost.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
 
     /// Asks the master for a listener, and waits for the answer.
@@ -163,6 +183,7 @@ impl Control {
             }
         }
         // The master is gone, or the worker was dropped.
+        self.lost.store(true, Ordering::Release);
         self.begin_stop(STOP_AFTER_THE_REST);
         for (_, sender) in std::mem::take(&mut *lock(&self.requests)) {
             let _ = sender.try_send(Err(gone()));

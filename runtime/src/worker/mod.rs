@@ -195,6 +195,22 @@ impl Worker {
         Ok(Listener::new(Arc::clone(&self.control), joined, handle))
     }
 
+    /// Takes this worker out of the cluster: no connection is given to it any more, what waits for
+    /// it goes to others, and [`is_stopping`](Self::is_stopping) becomes true. Returns when the
+    /// master has confirmed that. The process then finishes what it has, within `drain_timeout`,
+    /// and exits; it counts as asked to ([`Event::Exited`](crate::Event::Exited)), so its slot
+    /// stays empty until the master's user [starts](crate::Handle::start) another.
+    ///
+    /// In a worker that shall stop already, it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` when the master is gone, `TimedOut` when it does not answer within ten
+    /// seconds.
+    pub fn disconnect(&self) -> io::Result<()> {
+        self.control.disconnect(deadline(ANSWER_TIMEOUT))
+    }
+
     /// Whether this process shall stop: take no new work, finish what it has, exit.
     pub fn is_stopping(&self) -> bool {
         self.control.stop().is_some()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runtime::{Address, Event, WorkerId};
+use runtime::{Address, Event, WorkerId, WorkerState};
 
 use crate::harness::{Outcome, children, roles, tests};
 use crate::support::cluster::told;
@@ -44,10 +44,11 @@ fn a_workers_life_is_told_in_order_and_once() {
             Event::Spawned { worker, .. } if worker.slot == slot => Some("spawned"),
             Event::Online { worker } if worker.slot == slot => Some("online"),
             Event::Listening { worker, .. } if worker.slot == slot => Some("listening"),
+            Event::Disconnected { worker } if worker.slot == slot => Some("disconnected"),
             Event::Exited { worker, .. } if worker.slot == slot => Some("exited"),
             _ => None,
         });
-        let whole_life = ["spawned", "online", "listening", "listening", "exited"];
+        let whole_life = ["spawned", "online", "listening", "listening", "disconnected", "exited"];
         assert_eq!(told.collect::<Vec<_>>(), whole_life);
     }
     let ends = log.iter().filter(|event| matches!(event, Event::Stopping | Event::Stopped { .. }));
@@ -73,6 +74,8 @@ fn workers_are_listed_with_their_processes() {
     assert_eq!(workers.iter().map(|worker| worker.id).collect::<Vec<_>>(), expected);
     for worker in workers {
         assert_eq!(pids[&worker.id], worker.pid);
+        assert_eq!((worker.state, worker.is_connected), (WorkerState::Listening, true));
+        assert_eq!(running.cluster.worker(worker.id), Some(worker));
         assert!(children().contains(&worker.pid.cast_signed()));
     }
     running.stop();
@@ -96,7 +99,7 @@ fn a_slow_reader_is_told_how_many_events_it_has_lost() {
     let lost = lost.expect("it is told");
     assert_eq!(events[lost], Event::Lost { events: missing as u64 });
     assert_eq!(events[lost + 1], Event::Stopping);
-    assert_eq!(events.len(), FAILURES + 4 - missing + 4, "Lost, Stopping, Exited, Stopped");
+    assert_eq!(events.len(), FAILURES + 4 - missing + 5, "Lost, Stopping, its end, Stopped");
     running.cluster.wait().unwrap();
 }
 

@@ -14,6 +14,7 @@ mod harness;
 mod hostile;
 mod inherited;
 mod orphans;
+mod scale;
 mod shutdown;
 mod stalls;
 mod support;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         hostile::TESTS,
         inherited::TESTS,
         orphans::TESTS,
+        scale::TESTS,
         shutdown::TESTS,
         stalls::TESTS,
     ];

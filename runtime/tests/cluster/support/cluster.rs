@@ -1,6 +1,6 @@
 //! A cluster whose master is a thread of the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -201,31 +201,38 @@ fn assert_order(log: &[Event]) {
         Spawned,
         Online,
         Killed,
+        Disconnected,
         Ended,
     }
+    use State::*;
     let mut states: BTreeMap<WorkerId, State> = BTreeMap::new();
+    let mut disconnected = BTreeSet::new();
     for event in log {
-        let (worker, before, after) = match event {
-            Event::Spawned { worker, .. } => (worker, vec![None], State::Spawned),
-            Event::SpawnFailed { worker, .. } => (worker, vec![None], State::Ended),
-            Event::Online { worker } => (worker, vec![Some(State::Spawned)], State::Online),
+        let (worker, before, after): (_, &[_], _) = match event {
+            Event::Spawned { worker, .. } => (worker, &[None], Spawned),
+            Event::SpawnFailed { worker, .. } => (worker, &[None], Ended),
+            Event::Online { worker } => (worker, &[Some(Spawned)], Online),
             Event::Listening { worker, .. } | Event::ListenFailed { worker, .. } => {
-                (worker, vec![Some(State::Online)], State::Online)
+                (worker, &[Some(Online)], Online)
             }
             Event::Killed { worker, .. } => {
-                (worker, vec![Some(State::Spawned), Some(State::Online)], State::Killed)
+                (worker, &[Some(Spawned), Some(Online), Some(Disconnected)], Killed)
+            }
+            Event::Disconnected { worker } => {
+                assert!(disconnected.insert(*worker), "{event}, twice:\n{}", told(log));
+                (worker, &[Some(Spawned), Some(Online), Some(Killed)], Disconnected)
             }
             Event::Exited { worker, .. } => {
-                let alive = [State::Spawned, State::Online, State::Killed];
-                (worker, alive.map(Some).to_vec(), State::Ended)
+                assert!(disconnected.contains(worker), "{event}, too early:\n{}", told(log));
+                (worker, &[Some(Disconnected), Some(Killed)], Ended)
             }
             _ => continue,
         };
         let state = states.insert(*worker, after);
         assert!(before.contains(&state), "{event}, after {state:?}:\n{}", told(log));
         let predecessor = WorkerId { generation: worker.generation - 1, ..*worker };
-        let succeeds = worker.generation == 1 || states.get(&predecessor) == Some(&State::Ended);
+        let succeeds = worker.generation == 1 || states.get(&predecessor) == Some(&Ended);
         assert!(succeeds, "{event}, before {predecessor} has ended:\n{}", told(log));
     }
-    assert!(states.values().all(|state| *state == State::Ended), "left over:\n{}", told(log));
+    assert!(states.values().all(|state| *state == Ended), "left over:\n{}", told(log));
 }
