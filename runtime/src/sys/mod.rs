@@ -22,6 +22,12 @@ mod linux;
 #[allow(dead_code)] // until the shell and the worker use it
 mod mapping;
 #[cfg(target_os = "linux")]
+#[allow(dead_code)] // until the shell uses it
+mod reuseport;
+#[cfg(target_os = "linux")]
+#[allow(dead_code)] // until the shell uses it
+mod steer;
+#[cfg(target_os = "linux")]
 mod timer;
 
 #[allow(unused_imports)] // until the shell and the worker use them
@@ -29,6 +35,10 @@ pub(crate) use board::{Board, Cell, CellWriter};
 #[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
 pub(crate) use inherited::inherited_descriptor;
+#[allow(unused_imports)] // until the shell uses them
+pub(crate) use reuseport::{claim_tcp, claim_udp, join_tcp, join_udp};
+#[allow(unused_imports)] // until the shell uses them
+pub(crate) use steer::{SteerMeans, SteerPolicy, Steering, probe as probe_steering};
 pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
