@@ -7,13 +7,12 @@ use crate::event::Exit;
 /// How workers that die are replaced.
 ///
 /// A worker *fails* when it ends before it was online, or by its own doing (an exit nobody asked
-/// for, a crash, a breach of the protocol) before it has run for `stable_uptime`. A worker that was
-/// online and is killed from outside (SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGQUIT) says nothing
-/// against its program: it is replaced and not counted. The first failure in a row is repaired at
-/// once, the n-th after
-/// `delay_min · 2^(n-2)`, at most `delay_max`, of which the seed's jitter takes up to a half; two
-/// starts in one slot are never closer than `delay_min`. After `failures_max` failures in a row the
-/// slot is given up.
+/// for, a crash, a breach of the protocol, memory without end) before it has run for
+/// `stable_uptime`. A worker that was online and is killed from outside (SIGKILL, SIGTERM, SIGINT,
+/// SIGHUP, SIGQUIT) says nothing against its program: it is replaced and not counted. The first
+/// failure in a row is repaired at once, the n-th after `delay_min · 2^(n-2)`, at most `delay_max`,
+/// of which the seed's jitter takes up to a half; two starts in one slot that nobody asked for are
+/// never closer than `delay_min`. After `failures_max` failures in a row the slot is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
     /// The first delay, and the least time between two starts in one slot. Default 100 ms.

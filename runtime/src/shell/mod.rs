@@ -27,9 +27,9 @@ use self::workers::Seated;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{Event, WorkerId};
-use crate::machine::{Input, ListenerId, Machine, MailboxId, Output, Time};
+use crate::machine::{Input, ListenerId, Machine, MailboxId, Output, Time, ToWorker};
 use crate::mailbox::{Accepted, Mailbox};
-use crate::sys::{self, Timer};
+use crate::sys::{self, OomKills, Timer};
 
 /// How long to wait before a channel that was throttled tries again.
 const THROTTLE_PAUSE: Duration = Duration::from_millis(20);
@@ -82,8 +82,7 @@ pub(crate) struct Master {
     /// Channels that could not send for the number of descriptors in flight: no event tells when
     /// they can again.
     throttled: Vec<WorkerId>,
-    /// Whether a worker's state has changed since the user was told.
-    changed: bool,
+    oom_kills: OomKills,
     finished: Option<bool>,
 }
 
@@ -114,7 +113,7 @@ impl Master {
             room_tokens: BTreeMap::new(),
             unheard: VecDeque::new(),
             throttled: Vec::new(),
-            changed: false,
+            oom_kills: OomKills::new(),
             finished: None,
         };
         let token = master.token(Subject::Commands);
@@ -216,14 +215,20 @@ impl Master {
     /// Executes outputs, and hands back their outcomes, until there are none.
     fn drain(&mut self) {
         while let Some(output) = self.machine.poll_output() {
-            // Every change of a worker's state comes with one of these.
-            self.changed |= matches!(output, Output::Tell { .. } | Output::Signal { .. });
+            // With these, and with events, the state of workers changes; before they hear of it.
+            if matches!(
+                output,
+                Output::Signal { .. }
+                    | Output::Tell {
+                        message: ToWorker::Listening { .. } | ToWorker::Stop { .. },
+                        ..
+                    }
+            ) {
+                self.control.set_workers(self.machine.workers().collect());
+            }
             if let Some(input) = self.execute(output) {
                 self.machine.handle(self.clock.now(), input);
             }
-        }
-        if std::mem::take(&mut self.changed) {
-            self.control.set_workers(self.machine.workers().collect());
         }
     }
 
@@ -290,7 +295,6 @@ impl Master {
 
     fn tell_user(&mut self, event: Event) {
         tracing::info!("{event}");
-        self.changed = false;
         self.control.set_workers(self.machine.workers().collect());
         self.publisher.publish(event);
     }

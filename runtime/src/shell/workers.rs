@@ -21,6 +21,8 @@ const LAST_MESSAGES_MAX: usize = 4096;
 pub(super) struct Seated {
     pub(super) process: Process,
     process_token: Token,
+    /// Whether we sent it SIGKILL.
+    killed: bool,
     /// `None` after its end.
     channel: Option<(Channel, Token)>,
 }
@@ -58,7 +60,7 @@ impl Master {
             return Err(error);
         }
         let channel = Some((channel, channel_token));
-        self.workers.insert(worker, Seated { process, process_token, channel });
+        self.workers.insert(worker, Seated { process, process_token, killed: false, channel });
         Ok(pid)
     }
 
@@ -68,9 +70,9 @@ impl Master {
             Signal::Kill => sys::SIGKILL,
             Signal::Other(number) => number,
         };
-        if let Some(seated) = self.workers.get(&worker)
-            && let Err(error) = seated.process.signal(signal)
-        {
+        let Some(seated) = self.workers.get_mut(&worker) else { return };
+        seated.killed |= signal == sys::SIGKILL;
+        if let Err(error) = seated.process.signal(signal) {
             tracing::error!(%worker, %error, "can't send signal {signal}");
         }
     }
@@ -183,6 +185,13 @@ impl Master {
                 tracing::error!(%worker, %error, "its exit status can't be had");
                 Exit::Unknown
             }
+        };
+        let killed = seated.killed;
+        let exit = match exit {
+            Exit::Signal { signal: sys::SIGKILL, .. } if !killed && self.oom_kills.claim() => {
+                Exit::OutOfMemory
+            }
+            other => other,
         };
         self.drop_channel(worker);
         if let Some(seated) = self.workers.remove(&worker) {

@@ -143,6 +143,7 @@ impl Script {
                     Exit::Code(1),
                     KILLED,
                     Exit::Unknown,
+                    Exit::OutOfMemory,
                 ])),
                 Act::Freeze(_) => {
                     let most = source.one_of(&[100_000, 1_000_000, 3_000_000]);

@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair, sockopt,
 };
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::event::Exit;
 
@@ -82,16 +82,25 @@ impl Process {
 
     /// Collects the status if the process has ended.
     pub(crate) fn reap(&self) -> io::Result<Option<Exit>> {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-        match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
-            Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
-            Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
-                Ok(Some(Exit::Signal { signal: signal as i32, core_dumped }))
-            }
-            Ok(_) => Ok(None),
-            Err(Errno::ECHILD) => Ok(Some(Exit::Unknown)),
-            Err(error) => Err(error.into()),
+        let pidfd = libc::id_t::try_from(self.pidfd.as_raw_fd()).map_err(io::Error::other)?;
+        let flags = libc::WEXITED | libc::WNOHANG;
+        // nix, which could do this, knows no real-time signals.
+        // SAFETY: all zeros are a siginfo_t, in which the process id is 0 for "none has ended".
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: waitid writes one siginfo_t, to `info`, which outlives the call.
+        let result = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &mut info, flags) };
+        match Errno::result(result) {
+            Ok(_) => {}
+            Err(Errno::ECHILD) => return Ok(Some(Exit::Unknown)),
+            Err(error) => return Err(error.into()),
         }
+        // SAFETY: waitid fills in the fields of a child's end, or leaves zeros.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        Ok(match info.si_code {
+            _ if pid == 0 => None,
+            libc::CLD_EXITED => Some(Exit::Code(status)),
+            code => Some(Exit::Signal { signal: status, core_dumped: code == libc::CLD_DUMPED }),
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
 //! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `inherited_descriptor`;
-//! `raise_descriptor_limit`; `is_shortage`, `accept_failure` (what errors mean).
+//! `raise_descriptor_limit`; `OomKills`; `is_shortage`, `accept_failure` (what errors mean).
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("runtime supports Linux; other systems follow");
@@ -22,6 +22,8 @@ mod linux;
 #[allow(dead_code)] // until the shell and the worker use it
 mod mapping;
 #[cfg(target_os = "linux")]
+mod oom;
+#[cfg(target_os = "linux")]
 #[allow(dead_code)] // until the shell uses it
 mod reuseport;
 #[cfg(target_os = "linux")]
@@ -35,6 +37,7 @@ pub(crate) use board::{Board, Cell, CellWriter};
 #[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
 pub(crate) use inherited::inherited_descriptor;
+pub(crate) use oom::OomKills;
 #[allow(unused_imports)] // until the shell uses them
 pub(crate) use reuseport::{claim_tcp, claim_udp, join_tcp, join_udp};
 #[allow(unused_imports)] // until the shell uses them

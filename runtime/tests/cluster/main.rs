@@ -13,6 +13,7 @@ mod events;
 mod harness;
 mod hostile;
 mod inherited;
+mod lifecycle;
 mod orphans;
 mod scale;
 mod shutdown;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         events::TESTS,
         hostile::TESTS,
         inherited::TESTS,
+        lifecycle::TESTS,
         orphans::TESTS,
         scale::TESTS,
         shutdown::TESTS,
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         environment::ROLES,
         events::ROLES,
         hostile::ROLES,
+        lifecycle::ROLES,
         support::host::ROLES,
         support::puppet::ROLES,
         support::roles::ROLES,

@@ -49,6 +49,7 @@ pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
 /// | `unlimit` | `unlimited`; it can have as many as it may |
 /// | `break N` | `broken`; it has shut down its end of the mailbox |
 /// | `linger` | `lingering`; once it shall stop it says `stopping`, and goes on |
+/// | `disconnect` | `disconnected`: it has asked the master to let it go, who agrees |
 /// | `leave` | `left`: it has closed its channel, and goes on |
 /// | `run COMMAND...` | what the command prints |
 /// | `exit` | none: it ends |
@@ -161,6 +162,10 @@ impl Puppet {
             "linger" => {
                 self.lingering = true;
                 Ok("lingering".into())
+            }
+            "disconnect" => {
+                self.worker.as_ref().expect("it has not left").disconnect()?;
+                Ok("disconnected".into())
             }
             "leave" => {
                 drop(self.worker.take());
