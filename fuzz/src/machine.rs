@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use runtime::machine::{
-    Config, FromWorker, Input, ListenerId, Machine, MailboxId, Order, Output, Refusal,
+    Config, Counters, FromWorker, Input, ListenerId, Machine, MailboxId, Order, Output, Refusal,
     RestartPolicy, Time, ToWorker,
 };
 use runtime::sim::{self, Source, Token};
@@ -70,6 +70,7 @@ impl World {
             weights: vec![1; SLOTS],
             dispatch: Dispatch::Handoff,
             dispatch_auto: Dispatch::Handoff,
+            rotates_by_weight: true,
             restart: RestartPolicy::default(),
             start_timeout: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
@@ -107,7 +108,7 @@ impl World {
         let mailbox = MailboxId { listener, slot: usize::from(whom / 4) % SLOTS };
         let message = |message| Input::Message { worker, message };
         let error = String::from("an error");
-        match kind % 26 {
+        match kind % 28 {
             0 => Input::Start,
             1 => Input::Shutdown,
             2 => Input::Spawned { worker, pid: number.into() },
@@ -126,7 +127,8 @@ impl World {
             12 => Input::ListenerOpened {
                 listener,
                 address: address(number),
-                dispatch: Dispatch::Handoff,
+                dispatch: [Dispatch::Handoff, Dispatch::Shared, Dispatch::Steered]
+                    [usize::from(number / 3 % 3)],
                 reason: None,
             },
             13 => Input::ListenerFailed { listener, errno: i32::from(number), error },
@@ -151,21 +153,18 @@ impl World {
                 let (connection, key) = self.token();
                 Input::TakenBack { mailbox, connection, key }
             }
-            23 => Input::Order(match number % 5 {
-                0 | 1 => Order::Scale { weights: vec![1; usize::from(whom) % (SLOTS_MAX + 1)] },
-                2 => Order::Start { slot: worker.slot },
-                3 => {
-                    let timeout = (number > 99).then_some(Duration::from_millis(number.into()));
-                    Order::Disconnect { worker, timeout, successor: number.is_multiple_of(2) }
-                }
-                _ => Order::Signal { worker, signal: number.into() },
-            }),
+            23 => Input::Order(order(worker, whom, number)),
             24 => message(FromWorker::Disconnect),
-            _ => match number % 3 {
+            25 => match number % 3 {
                 0 => Input::Emptied { mailbox },
                 1 => Input::TakeBackFailed { mailbox },
                 _ => Input::Exhausted { listener },
             },
+            26 => message(FromWorker::Passed { listener: u32::from(number % 4) }),
+            _ => {
+                let slots = vec![counters(whom, number); usize::from(whom % 8)];
+                Input::Counters { listener, slots }
+            }
         }
     }
 
@@ -205,6 +204,8 @@ impl World {
                 Output::Tell { .. }
                 | Output::Signal { .. }
                 | Output::CloseListener { .. }
+                | Output::Steer { .. }
+                | Output::Reopen { .. }
                 | Output::Accept { .. }
                 | Output::AcceptLast { .. }
                 | Output::Probe { .. }
@@ -217,6 +218,24 @@ impl World {
         let timeout = self.machine.next_timeout();
         assert!(!self.is_finished || timeout.is_none(), "at the end, a timeout: {timeout:?}");
     }
+}
+
+fn order(worker: WorkerId, whom: u8, number: u8) -> Order {
+    match number % 5 {
+        0 | 1 => Order::Scale { weights: vec![1; usize::from(whom) % (SLOTS_MAX + 1)] },
+        2 => Order::Start { slot: worker.slot },
+        3 => {
+            let timeout = (number > 99).then_some(Duration::from_millis(number.into()));
+            Order::Disconnect { worker, timeout, successor: number.is_multiple_of(2) }
+        }
+        _ => Order::Signal { worker, signal: number.into() },
+    }
+}
+
+/// What a worker may claim to have counted.
+fn counters(whom: u8, number: u8) -> Counters {
+    let count = |n: u8| u32::try_from(large(number.wrapping_mul(n))).unwrap_or(u32::MAX);
+    Counters { taken: count(1), open: count(3), closed: count(5), lifetime_us: large(whom) }
 }
 
 fn address(number: u8) -> Address {

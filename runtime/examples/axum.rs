@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use runtime::{Address, Cluster, Connection, Listener, Peer, Worker};
+use runtime::{Address, Cluster, Dispatch, ListenOptions, Listener, Peer, Stream, Worker};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -36,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn serve(worker: Worker, address: Address) -> io::Result<()> {
     let name = worker.id().to_string();
-    let listener = worker.listen(address)?;
+    // Where tokio waits, the kernel's rotation among workers that share a socket does not work.
+    let options = ListenOptions::new().dispatch(Dispatch::Handoff);
+    let listener = worker.listen_with(address, options)?;
     let connections = Connections { readable: readable(&listener)?, listener };
     let stop = readable(&worker)?;
     let hello = move || async move { format!("hello from worker {name}\n") };
@@ -64,16 +66,17 @@ impl axum::serve::Listener for Connections {
 
     async fn accept(&mut self) -> (TcpStream, Peer) {
         loop {
-            let error = match self
+            let accepted = self
                 .readable
                 .async_io(Interest::READABLE, |_| self.listener.accept())
                 .await
-            {
-                Ok((Connection::Tcp(stream), peer)) => match TcpStream::from_std(stream.into()) {
+                .map(|(connection, peer)| (connection.into_parts().0, peer));
+            let error = match accepted {
+                Ok((Stream::Tcp(stream), peer)) => match TcpStream::from_std(stream.into()) {
                     Ok(stream) => return (stream, peer),
                     Err(error) => error,
                 },
-                Ok((Connection::Unix(_), _)) => io::Error::other("this example serves TCP alone"),
+                Ok((Stream::Unix(_), _)) => io::Error::other("this example serves TCP alone"),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => error,
             };

@@ -106,6 +106,8 @@ fn serve(mut worker: Worker, address: Address) -> io::Result<()> {
                 clients.remove(&event.token());
             }
         }
+        // Before the look: what came before the request to stop is taken.
+        let stopping = worker.is_stopping();
         // One at a time, each served as far as it goes: what is not taken, nobody can lose.
         let rested = pause.take().is_some();
         loop {
@@ -122,7 +124,7 @@ fn serve(mut worker: Worker, address: Address) -> io::Result<()> {
                 }
             };
             let mut client = Client::new(connection);
-            if client.advance(&name, worker.is_stopping()) == Progress::Pending {
+            if client.advance(&name, stopping) == Progress::Pending {
                 let token = Token(next_token);
                 next_token += 1;
                 let interest = Interest::READABLE | Interest::WRITABLE;
@@ -130,7 +132,7 @@ fn serve(mut worker: Worker, address: Address) -> io::Result<()> {
                 clients.insert(token, client);
             }
         }
-        if worker.is_stopping() {
+        if stopping {
             clients.retain(|_, client| !client.is_idle());
             if clients.is_empty() {
                 return Ok(());

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use scheduler::{Policy, RoundRobin, SmoothWeighted};
+use scheduler::{Policy, PolicyKind};
 
 use crate::cluster::{Cluster, Handle};
 use crate::error::Error;
 use crate::event::Event;
 use crate::listen::Dispatch;
-use crate::machine::{self, Machine, PolicyFactory, RestartPolicy, SLOTS_MAX};
+use crate::machine::{self, Machine, RestartPolicy, SLOTS_MAX};
+use crate::policy::{self, Choice, Override};
 use crate::shell::{self, Control, EventHook, Master, Program, Publisher};
 use crate::worker::{self, Worker};
 
@@ -28,7 +29,8 @@ const MAILBOX_CONNECTIONS_MAX: usize = 128;
 pub struct Builder {
     workers: Option<usize>,
     weights: Option<Vec<u32>>,
-    policy: Option<PolicyFactory>,
+    policy: Choice,
+    dispatch: Dispatch,
     restart: RestartPolicy,
     start_timeout: Duration,
     drain_timeout: Duration,
@@ -47,7 +49,8 @@ impl Builder {
         Builder {
             workers: None,
             weights: None,
-            policy: None,
+            policy: Choice::Default,
+            dispatch: Dispatch::Auto,
             restart: RestartPolicy::default(),
             start_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
@@ -69,22 +72,44 @@ impl Builder {
     }
 
     /// Each worker's share of the connections, in slot order; also sets their number. Slots are
-    /// then picked by nginx's smooth weighted round-robin, unless [`policy`](Self::policy) is set.
+    /// then picked by weighted round-robin, unless [`policy`](Self::policy) is set.
     pub fn weights(mut self, weights: impl Into<Vec<u32>>) -> Self {
         self.weights = Some(weights.into());
         self
     }
 
-    /// What picks the slot for a connection; called once for every listener. Default: round-robin.
+    /// What picks the worker for a connection. Default: round-robin, by weight where
+    /// [weights](Self::weights) differ.
+    ///
+    /// The variable `CLUSTER_SCHED_POLICY` in the environment of the master overrides it, and the
+    /// [dispatch](Self::dispatch): it holds the name of a policy (`rr`, `least-connections`, …), of
+    /// a dispatch (`handoff`, `shared`, `steered`), both with a colon between them, or `none`,
+    /// which leaves it to the system.
+    pub fn policy(mut self, policy: PolicyKind) -> Self {
+        self.policy = Choice::Kind(policy);
+        self
+    }
+
+    /// A policy of your own; called once for every listener.
     ///
     /// ```
     /// use runtime::Cluster;
     /// use scheduler::SmoothWeighted;
     ///
-    /// let builder = Cluster::builder().policy(|| Box::new(SmoothWeighted::new()));
+    /// let builder = Cluster::builder().custom_policy(|| Box::new(SmoothWeighted::new()));
     /// ```
-    pub fn policy(mut self, policy: impl FnMut() -> Box<dyn Policy> + Send + 'static) -> Self {
-        self.policy = Some(Box::new(policy));
+    pub fn custom_policy(
+        mut self,
+        policy: impl FnMut() -> Box<dyn Policy> + Send + 'static,
+    ) -> Self {
+        self.policy = Choice::Custom(Box::new(policy));
+        self
+    }
+
+    /// How connections get to workers, where [`ListenOptions`](crate::ListenOptions) don't say it.
+    /// Default: as the policy needs it.
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
         self
     }
 
@@ -221,29 +246,37 @@ impl Builder {
         Ok(Cluster::new(Handle::new(outside.control), events, thread))
     }
 
-    fn into_master(self, signals: bool, with_events: bool) -> Result<(Master, Outside), Error> {
+    fn into_master(mut self, signals: bool, with_events: bool) -> Result<(Master, Outside), Error> {
         worker::refuse_to_be_master()?;
+        self.read_override()?;
         let config = self.machine_config()?;
+        let weighted = is_uneven(&config.weights);
         let shell_config = shell::Config {
             program: self.program,
+            policy: self.policy.kind(weighted),
             backlog: self.backlog,
             mailbox_connections: self.mailbox_connections,
             handle_signals: self.signals.unwrap_or(signals),
         };
-        let uneven = config.weights.windows(2).any(|pair| pair[0] != pair[1]);
-        let policy = self.policy.unwrap_or_else(|| {
-            if uneven {
-                Box::new(|| Box::new(SmoothWeighted::new()))
-            } else {
-                Box::new(|| Box::new(RoundRobin::new()))
-            }
-        });
+        let policy = self.policy.into_factory(weighted, config.seed);
         let machine = Machine::new(config, policy);
         let control = Arc::new(Control::default());
         let (publisher, events) = Publisher::new(self.on_event, with_events);
         let master = Master::new(shell_config, machine, Arc::clone(&control), publisher)
             .map_err(|error| Error::io("prepare the master", error))?;
         Ok((master, Outside { control, events }))
+    }
+
+    fn read_override(&mut self) -> Result<(), Error> {
+        let Some(text) = std::env::var_os(policy::VARIABLE) else { return Ok(()) };
+        let text = text.to_string_lossy();
+        let Override { dispatch, policy } = text.parse().map_err(|error| {
+            Error::invalid(format!("{} is {text:?}: {error}", policy::VARIABLE))
+        })?;
+        self.dispatch = dispatch.unwrap_or(self.dispatch);
+        self.policy =
+            policy.map_or(std::mem::replace(&mut self.policy, Choice::Default), Choice::Kind);
+        Ok(())
     }
 
     fn machine_config(&self) -> Result<machine::Config, Error> {
@@ -270,10 +303,16 @@ impl Builder {
             );
             return Err(Error::invalid(text));
         }
+        let kind = self.policy.kind(is_uneven(&weights));
         Ok(machine::Config {
             weights,
-            dispatch: Dispatch::Auto,
-            dispatch_auto: Dispatch::Handoff,
+            dispatch: self.dispatch,
+            dispatch_auto: if kind.is_some_and(policy::is_rotation) {
+                Dispatch::Shared
+            } else {
+                Dispatch::Handoff
+            },
+            rotates_by_weight: kind.is_none_or(policy::rotates_by_weight),
             restart: self.restart,
             start_timeout: self.start_timeout,
             drain_timeout: self.drain_timeout,
@@ -283,6 +322,10 @@ impl Builder {
             seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
         })
     }
+}
+
+fn is_uneven(weights: &[u32]) -> bool {
+    weights.windows(2).any(|pair| pair[0] != pair[1])
 }
 
 /// What reaches a master from outside.

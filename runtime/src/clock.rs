@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::Time;
 
-/// The monotonic time since the master started.
+/// The monotonic time since its start.
 #[derive(Debug)]
 pub(crate) struct Clock(Instant);
 

@@ -28,6 +28,7 @@ mod listen;
 pub mod machine;
 mod mailbox;
 // Public for the fuzz targets; no part of the stable interface.
+mod policy;
 #[doc(hidden)]
 pub mod post;
 mod shell;
@@ -45,7 +46,8 @@ pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInf
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use post::{Message, Recipient, RequestError, SendError, Sender};
-pub use worker::{Connection, Incoming, Listener, Worker};
+pub use scheduler::PolicyKind;
+pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, Worker};
 
 /// Compiles the examples of the workspace's README.
 #[cfg(doctest)]

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use scheduler::{Load, Policy, Request};
 
+use super::mailbox::{Mailbox, Probe};
 use super::{ListenerId, MailboxId, Output, Time};
 use crate::address::Address;
 use crate::event::{Event, WorkerId};
@@ -57,97 +58,32 @@ pub enum Refusal {
     Busy,
 }
 
-/// A slot's mailbox.
-#[derive(Debug)]
-struct Mailbox {
-    /// The generation that reads it.
-    reader: Option<WorkerId>,
-    weight: u32,
-    /// At most this many messages wait in it.
-    waiting: u32,
-    full: bool,
-    stalled: bool,
-    probe: Probe,
-    /// The next check, while something waits and somebody should read it.
-    check_at: Option<Time>,
-    strikes: u8,
-    /// Whether the next count only tells where we are: neither progress nor a strike.
-    recount: bool,
-    /// How many connections were taken back so far, while that goes on.
-    taking_back: Option<u32>,
-}
-
-/// A message without a connection, put into the mailbox of a stalled worker to see when it takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Probe {
-    None,
-    OnItsWay,
-    Waiting,
-}
-
-impl Mailbox {
-    fn new(weight: &u32) -> Mailbox {
-        Mailbox {
-            reader: None,
-            weight: *weight,
-            waiting: 0,
-            full: false,
-            stalled: false,
-            probe: Probe::None,
-            check_at: None,
-            strikes: 0,
-            recount: false,
-            taking_back: None,
-        }
-    }
-
-    fn can_take(&self) -> bool {
-        self.reader.is_some()
-            && self.weight > 0
-            && !self.full
-            && !self.stalled
-            && self.taking_back.is_none()
-    }
-
-    fn clear_stall(&mut self) {
-        self.stalled = false;
-        self.probe = Probe::None;
-        self.strikes = 0;
-    }
-
-    /// Whether what waits here waits for nobody.
-    fn is_forsaken(&self) -> bool {
-        let probes = u32::from(self.probe == Probe::Waiting);
-        self.waiting > probes && (self.reader.is_none() || self.stalled)
-    }
-}
-
 /// One listener: its policy, its mailboxes, and the connections that are in no mailbox.
 #[derive(Debug)]
 pub(crate) struct Balancer<C> {
-    id: ListenerId,
+    pub(super) id: ListenerId,
     /// The address: as it was asked for, then the real one.
     pub(crate) address: Address,
     pub(crate) phase: Phase,
     /// How connections get to workers; never [`Auto`](Dispatch::Auto).
     pub(crate) mode: Dispatch,
-    policy: Box<dyn Policy>,
-    mailboxes: Vec<Mailbox>,
+    pub(super) policy: Box<dyn Policy>,
+    pub(super) mailboxes: Vec<Mailbox>,
     /// Connections that no slot can take now: one that was accepted when the last mailbox turned
     /// out to be full, or some that were taken back.
-    pending: VecDeque<(C, u64)>,
+    pub(super) pending: VecDeque<(C, u64)>,
     /// How many connections are on their way into mailboxes.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// Whether the shell was asked to take a connection back and has not answered. It is asked for
     /// one at a time, and for the next when that one has its place: more of them could all turn out
     /// to have none.
-    take_back_asked: bool,
-    accepting: bool,
-    retry_at: Option<Time>,
-    check_interval: Duration,
+    pub(super) take_back_asked: bool,
+    pub(super) accepting: bool,
+    pub(super) retry_at: Option<Time>,
+    pub(super) check_interval: Duration,
     /// Clients that were shed and not yet reported.
-    shed: u64,
-    shed_report_at: Option<Time>,
+    pub(super) shed: u64,
+    pub(super) shed_report_at: Option<Time>,
     /// Connections that nobody served.
     pub(crate) abandoned: u64,
 }
@@ -166,7 +102,7 @@ impl<C> Balancer<C> {
             phase: Phase::Opening { requests: Vec::new() },
             mode: Dispatch::Handoff,
             policy,
-            mailboxes: weights.iter().map(Mailbox::new).collect(),
+            mailboxes: weights.iter().map(|weight| Mailbox::new(*weight)).collect(),
             pending: VecDeque::new(),
             in_flight: 0,
             take_back_asked: false,
@@ -181,7 +117,7 @@ impl<C> Balancer<C> {
 
     /// There are more slots, with these weights.
     pub(crate) fn grow(&mut self, weights: &[u32]) {
-        self.mailboxes.extend(weights.iter().map(Mailbox::new));
+        self.mailboxes.extend(weights.iter().map(|weight| Mailbox::new(*weight)));
     }
 
     /// Whether this listener is open, and `address` its real address.
@@ -191,7 +127,19 @@ impl<C> Balancer<C> {
 
     /// Whether any worker takes connections from this listener.
     pub(crate) fn has_reader(&self) -> bool {
-        self.mailboxes.iter().any(|mailbox| mailbox.reader.is_some() && mailbox.weight > 0)
+        self.readers().next().is_some()
+    }
+
+    /// The slots that take connections, with their workers and weights.
+    pub(super) fn readers(&self) -> impl Iterator<Item = (usize, WorkerId, u32)> + '_ {
+        self.mailboxes.iter().enumerate().filter_map(|(slot, mailbox)| {
+            let reader = mailbox.reader.filter(|_| mailbox.weight > 0)?;
+            Some((slot, reader, mailbox.weight))
+        })
+    }
+
+    pub(super) fn id(&self) -> ListenerId {
+        self.id
     }
 
     pub(crate) fn is_read_by(&self, worker: WorkerId) -> bool {
@@ -203,6 +151,7 @@ impl<C> Balancer<C> {
         let mailbox = &mut self.mailboxes[worker.slot];
         mailbox.reader = Some(worker);
         mailbox.clear_stall();
+        self.readers_changed(None, out);
         self.settle(now, worker.slot, out);
     }
 
@@ -215,22 +164,32 @@ impl<C> Balancer<C> {
         mailbox.reader = None;
         mailbox.clear_stall();
         mailbox.check_at = None;
+        self.readers_changed(Some(worker.slot), out);
         self.settle(now, worker.slot, out);
     }
 
     /// What the policy calls itself.
     pub(crate) fn policy_name(&self) -> &'static str {
-        self.policy.name()
+        match self.mode {
+            Dispatch::Shared => "rotation",
+            Dispatch::Auto | Dispatch::Handoff | Dispatch::Steered => self.policy.name(),
+        }
     }
 
     /// A connection was accepted.
-    pub(crate) fn accepted(&mut self, connection: C, key: u64, out: &mut VecDeque<Output<C>>) {
+    pub(crate) fn accepted(
+        &mut self,
+        now: Time,
+        connection: C,
+        key: u64,
+        out: &mut VecDeque<Output<C>>,
+    ) {
         if self.phase == Phase::Abandoned {
             self.abandoned += 1;
             return out.push_back(Output::Close { connection });
         }
         self.pending.push_back((connection, key));
-        self.place(out);
+        self.place(now, out);
         self.update_accepting(out);
     }
 
@@ -245,7 +204,7 @@ impl<C> Balancer<C> {
         out: &mut VecDeque<Output<C>>,
     ) {
         if self.phase == Phase::Abandoned {
-            return self.accepted(connection, key, out);
+            return self.accepted(now, connection, key, out);
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         self.pending.push_front((connection, key));
@@ -269,6 +228,9 @@ impl<C> Balancer<C> {
             mailbox.probe = Probe::Waiting;
         } else {
             self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        if self.uses_counters() {
+            self.tell_policy(slot);
         }
         self.arm(now, slot);
         self.take_back(now, out);
@@ -403,6 +365,9 @@ impl<C> Balancer<C> {
     /// An open listener accepts what its backlog holds, then closes.
     pub(crate) fn accept_last(&mut self, out: &mut VecDeque<Output<C>>) {
         self.phase = Phase::Last;
+        if self.is_direct() {
+            return;
+        }
         out.push_back(Output::AcceptLast { listener: self.id });
     }
 
@@ -461,8 +426,8 @@ impl<C> Balancer<C> {
     }
 
     /// Does what can be done now with the connections at hand, and with those that can be had.
-    fn proceed(&mut self, now: Time, out: &mut VecDeque<Output<C>>) {
-        self.place(out);
+    pub(super) fn proceed(&mut self, now: Time, out: &mut VecDeque<Output<C>>) {
+        self.place(now, out);
         self.take_back(now, out);
         self.update_accepting(out);
     }
@@ -493,22 +458,22 @@ impl<C> Balancer<C> {
         }
     }
 
-    fn tell_policy(&mut self, slot: usize) {
+    pub(super) fn tell_policy(&mut self, slot: usize) {
         let mailbox = &self.mailboxes[slot];
         let load = Load {
             can_take: mailbox.can_take(),
             weight: mailbox.weight,
-            connections: mailbox.waiting,
+            connections: mailbox.open.saturating_add(mailbox.waiting),
             ..Load::default()
         };
         self.policy.update(slot, load);
     }
 
     /// Puts pending connections into mailboxes as long as a slot can take.
-    fn place(&mut self, out: &mut VecDeque<Output<C>>) {
+    fn place(&mut self, now: Time, out: &mut VecDeque<Output<C>>) {
         while self.retry_at.is_none()
             && let Some(&(_, key)) = self.pending.front()
-            && let Some(slot) = self.pick(key)
+            && let Some(slot) = self.pick(now, key)
             && let Some((connection, key)) = self.pending.pop_front()
         {
             self.in_flight += 1;
@@ -518,8 +483,8 @@ impl<C> Balancer<C> {
 
     /// The policy's choice, or any slot that can take if a policy of the user's breaks its
     /// contract.
-    fn pick(&mut self, key: u64) -> Option<usize> {
-        let choice = self.policy.pick(&Request::new(key));
+    fn pick(&mut self, now: Time, key: u64) -> Option<usize> {
+        let choice = self.policy.pick(&Request::new(key).at(now));
         let can_take = |slot: &usize| self.mailboxes.get(*slot).is_some_and(Mailbox::can_take);
         choice.filter(can_take).or_else(|| (0..self.mailboxes.len()).find(can_take))
     }
@@ -575,6 +540,7 @@ impl<C> Balancer<C> {
 
     fn update_accepting(&mut self, out: &mut VecDeque<Output<C>>) {
         let on = matches!(self.phase, Phase::Open | Phase::Last)
+            && !self.is_direct()
             && self.pending.is_empty()
             && self.retry_at.is_none()
             && self.mailboxes.iter().any(Mailbox::can_take);

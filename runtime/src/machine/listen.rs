@@ -85,10 +85,11 @@ impl<C> Machine<C> {
         slot.apply(Stimulus::Attach, None);
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
         let address = dispatch.address.clone();
+        let weight = self.config.weights.get(worker.slot).copied().unwrap_or(1);
         let joined = Joined {
             listener: listener.0,
             dispatch: dispatch.mode,
-            weight: self.config.weights.get(worker.slot).copied().unwrap_or(1),
+            weight: if self.config.rotates_by_weight { weight } else { weight.min(1) },
             address: address.clone(),
         };
         let message = ToWorker::Listening { request, result: Ok(joined) };
@@ -162,8 +163,12 @@ impl<C> Machine<C> {
         }
     }
 
-    pub(super) fn close_listeners(&mut self) {
-        for listener in self.listeners.keys().copied().collect::<Vec<_>>() {
+    /// Closes the listeners but those whose workers take the rest themselves.
+    pub(super) fn close_accepting_listeners(&mut self) {
+        let closes = |(id, d): (&ListenerId, &Balancer<C>)| {
+            (!(d.is_left_to_workers() && d.has_reader())).then_some(*id)
+        };
+        for listener in self.listeners.iter().filter_map(closes).collect::<Vec<_>>() {
             self.close_listener(listener);
         }
     }

@@ -9,9 +9,12 @@
 //! `C` is a connection: a descriptor in the master, a number in the simulator.
 
 mod codec;
+mod direct;
 mod dispatch;
 mod life;
 mod listen;
+mod loads;
+mod mailbox;
 mod message;
 mod restart;
 mod scale;
@@ -25,6 +28,7 @@ use std::time::Duration;
 use scheduler::Policy;
 
 pub use self::dispatch::Refusal;
+pub use self::loads::Counters;
 pub(crate) use self::message::PROTOCOL_VERSION;
 pub use self::message::{DecodeError, FromWorker, Joined, ListenFailure, ToWorker};
 pub use self::restart::RestartPolicy;
@@ -67,6 +71,8 @@ pub struct Config {
     pub dispatch: Dispatch,
     /// What [`Auto`](Dispatch::Auto) stands for.
     pub dispatch_auto: Dispatch,
+    /// Whether workers that share a listener take turns by weight.
+    pub rotates_by_weight: bool,
     /// How workers that die are replaced.
     pub restart: RestartPolicy,
     /// A worker that was not heard of for this long after its start is killed.
@@ -111,6 +117,8 @@ pub enum Input<C> {
     ListenerFailed { listener: ListenerId, errno: i32, error: String },
     /// A connection was accepted. `key` is the same for all connections of one client address.
     Accepted { listener: ListenerId, connection: C, key: u64 },
+    /// What the workers of each slot have counted of a listener's connections.
+    Counters { listener: ListenerId, slots: Vec<Counters> },
     /// The last share of a listener's backlog was accepted.
     ListenerDry { listener: ListenerId },
     /// Clients were accepted and closed at once, for lack of descriptors.
@@ -169,6 +177,10 @@ pub enum Output<C> {
     },
     /// Close the listening socket, not the mailboxes.
     CloseListener { listener: ListenerId },
+    /// From now on these slots get the connections of a steered listener, by weight.
+    Steer { listener: ListenerId, shares: Vec<(usize, u32)> },
+    /// What the kernel has queued on a slot's own listening socket goes to the others'.
+    Reopen { mailbox: MailboxId },
     /// Accept, or leave connections in the backlog.
     Accept { listener: ListenerId, on: bool },
     /// From now on, answer `ListenerDry` as soon as the backlog is empty.
@@ -283,9 +295,12 @@ impl<C> Machine<C> {
                 self.listener_failed(listener, errno, error);
             }
             Input::Accepted { listener, connection, key } => match self.dispatch(listener) {
-                Some((dispatch, out)) => dispatch.accepted(connection, key, out),
+                Some((dispatch, out)) => dispatch.accepted(now, connection, key, out),
                 None => self.output.push_back(Output::Close { connection }),
             },
+            Input::Counters { listener, slots } => {
+                self.with(listener, |dispatch, out| dispatch.counters(now, &slots, out));
+            }
             Input::ListenerDry { listener } => {
                 self.close_listener(listener);
                 self.advance(now);
@@ -300,12 +315,7 @@ impl<C> Machine<C> {
                 self.with(listener, |dispatch, out| dispatch.delivered(now, slot, out));
             }
             Input::Refused { mailbox, connection, key, refusal } => {
-                match self.dispatch(mailbox.listener) {
-                    Some((dispatch, out)) => {
-                        dispatch.refused(now, mailbox.slot, connection, key, refusal, out);
-                    }
-                    None => self.output.push_back(Output::Close { connection }),
-                }
+                self.refused(now, mailbox, (connection, key), refusal);
             }
             Input::Room { mailbox: MailboxId { listener, slot } } => {
                 self.with(listener, |dispatch, out| dispatch.room(now, slot, out));
@@ -331,6 +341,16 @@ impl<C> Machine<C> {
             }
             Input::Order(order) => self.order(now, order),
             Input::Shutdown => self.shutdown(now),
+        }
+    }
+
+    fn refused(&mut self, now: Time, mailbox: MailboxId, cargo: (C, u64), refusal: Refusal) {
+        let (connection, key) = cargo;
+        match self.dispatch(mailbox.listener) {
+            Some((dispatch, out)) => {
+                dispatch.refused(now, mailbox.slot, connection, key, refusal, out);
+            }
+            None => self.output.push_back(Output::Close { connection }),
         }
     }
 
@@ -372,6 +392,12 @@ impl<C> Machine<C> {
         slots.chain(listeners).chain(stage).min()
     }
 
+    /// Of how many slots the counters are wanted, since picks of this listener depend on them.
+    pub fn wants_counters(&self, listener: ListenerId) -> usize {
+        let uses = self.listeners.get(&listener).is_some_and(Balancer::uses_counters);
+        if uses { self.slots.len() } else { 0 }
+    }
+
     /// The workers that have a process.
     pub fn workers(&self) -> impl Iterator<Item = WorkerInfo> + '_ {
         self.slots.iter().filter_map(Slot::info)
@@ -389,7 +415,10 @@ impl<C> Machine<C> {
                 }
             }
             // Before it was online, these are out of order.
-            FromWorker::Listen { .. } | FromWorker::Close { .. } | FromWorker::Disconnect
+            FromWorker::Listen { .. }
+            | FromWorker::Close { .. }
+            | FromWorker::Passed { .. }
+            | FromWorker::Disconnect
                 if slot.life == Life::Spawning =>
             {
                 self.kill(now, worker, KillReason::Protocol);
@@ -408,6 +437,13 @@ impl<C> Machine<C> {
             FromWorker::Close { listener } => {
                 self.with(ListenerId(listener), |dispatch, out| dispatch.detach(now, worker, out));
                 self.advance(now);
+            }
+            FromWorker::Passed { listener } => {
+                self.with(ListenerId(listener), |dispatch, out| {
+                    if dispatch.is_read_by(worker) {
+                        dispatch.pass_on(worker.slot, out);
+                    }
+                });
             }
         }
     }

@@ -65,19 +65,21 @@ impl<C> Machine<C> {
             }
             Stage::Closing { deadline } => {
                 self.close_unread_listeners();
-                let closed = self.listeners.values().all(|d| d.phase == Phase::Closed);
+                let is_done = |d: &Balancer<C>| d.phase == Phase::Closed || d.is_left_to_workers();
+                let closed = self.listeners.values().all(is_done);
                 let heard = self.slots.iter().any(|slot| slot.life.is_heard());
                 if closed || !heard {
                     self.stop_workers(now, deadline);
                 }
             }
             Stage::Stopping if !alive => self.abandon(false),
+            Stage::Stopping => self.close_unread_listeners(),
             Stage::Abandoning { failed } => {
                 if self.listeners.values().all(Balancer::is_empty) {
                     self.finish(failed);
                 }
             }
-            Stage::NotStarted | Stage::Stopping | Stage::Finished => {}
+            Stage::NotStarted | Stage::Finished => {}
         }
     }
 
@@ -93,7 +95,7 @@ impl<C> Machine<C> {
     /// Asks every worker to stop by `deadline`; one that is past it is sent SIGTERM at once.
     pub(super) fn stop_workers(&mut self, now: Time, deadline: Time) {
         self.stage = Stage::Stopping;
-        self.close_listeners();
+        self.close_accepting_listeners();
         for slot in &mut self.slots {
             if slot.apply(Stimulus::Stop, Some(deadline)) {
                 slot.asked = true;

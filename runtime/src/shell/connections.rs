@@ -2,7 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use handle_passing::SendError;
 use mio::unix::SourceFd;
@@ -12,8 +12,9 @@ use super::listener::{Accept, Listener};
 use super::{Master, Subject};
 use crate::address::Address;
 use crate::listen::{Dispatch, ListenOptions};
-use crate::machine::{Input, ListenerId, MailboxId, Refusal};
+use crate::machine::{Input, ListenerId, MailboxId, Refusal, SLOTS_MAX};
 use crate::mailbox::{Accepted, Mailbox, Taken, Taker};
+use crate::sys::Board;
 
 /// How many connections are accepted on one listener before other events get their turn.
 const ACCEPT_BATCH_MAX: usize = 64;
@@ -34,6 +35,11 @@ pub(super) struct Listening {
 }
 
 impl Listening {
+    /// The socket, for the workers that share it.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
     pub(super) fn is_due(&self) -> bool {
         self.ready && self.token.is_some()
     }
@@ -44,17 +50,15 @@ impl Master {
         &mut self,
         listener: ListenerId,
         address: &Address,
-        _dispatch: Dispatch,
+        dispatch: Dispatch,
         options: &ListenOptions,
     ) -> Input<Accepted> {
+        // Nothing steers yet.
+        let dispatch = if dispatch == Dispatch::Shared { dispatch } else { Dispatch::Handoff };
         match self.try_open(listener, address, options) {
-            Ok(address) => Input::ListenerOpened {
-                listener,
-                address,
-                dispatch: Dispatch::Handoff,
-                reason: None,
-            },
+            Ok(address) => Input::ListenerOpened { listener, address, dispatch, reason: None },
             Err(error) => {
+                self.boards.remove(&listener);
                 let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()));
                 Input::ListenerFailed { listener, errno, error: error.to_string() }
             }
@@ -68,6 +72,7 @@ impl Master {
         options: &ListenOptions,
     ) -> io::Result<Address> {
         let (listener, address) = Listener::open(address, options, self.config.backlog)?;
+        self.boards.insert(id, Board::new(SLOTS_MAX)?);
         let listening = Listening { listener, token: None, ready: false, last: None };
         self.listeners.insert(id, listening);
         Ok(address)
@@ -101,7 +106,10 @@ impl Master {
 
     pub(super) fn close(&mut self, id: ListenerId) {
         self.set_accepting(id, false);
-        self.listeners.remove(&id);
+        if let Some(listening) = self.listeners.remove(&id) {
+            // Workers may still hold it: who connects from now on is refused, and does not wait.
+            listening.listener.shut_down();
+        }
     }
 
     /// From now on, the machine is told when the backlog of this listener is empty.
@@ -117,6 +125,7 @@ impl Master {
         let due: Vec<ListenerId> =
             self.listeners.iter().filter(|(_, l)| l.is_due()).map(|(id, _)| *id).collect();
         for listener in due {
+            self.look_at_board(listener);
             let mut shed = 0;
             for _ in 0..ACCEPT_BATCH_MAX {
                 let Some(listening) = self.listeners.get_mut(&listener) else { break };

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
 use crate::address::Address;
 use crate::bound::Bound;
@@ -31,7 +34,15 @@ pub(super) enum Accept {
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Bound,
+    /// Whether nobody but our workers has it.
+    is_ours: bool,
     reserve: Option<File>,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Listener {
@@ -41,11 +52,13 @@ impl Listener {
         options: &ListenOptions,
         backlog: u32,
     ) -> io::Result<(Listener, Address)> {
-        let (socket, address) = match address {
+        let asked = address;
+        let (socket, address) = match asked {
             Address::Inherited(inherited) => super::inherited::open(inherited)?,
-            _ => Bound::open(address, options, backlog)?,
+            _ => Bound::open(asked, options, backlog)?,
         };
-        Ok((Listener { socket, reserve: Some(open_reserve()?) }, address))
+        let is_ours = !matches!(asked, Address::Inherited(_));
+        Ok((Listener { socket, is_ours, reserve: Some(open_reserve()?) }, address))
     }
 
     /// Accepts a connection.
@@ -81,6 +94,17 @@ impl Listener {
         };
         self.reserve = open_reserve().ok();
         outcome
+    }
+
+    /// Refuses clients from now on, though workers may still have the socket.
+    pub(super) fn shut_down(&self) {
+        if !self.is_ours {
+            return;
+        }
+        let socket = SockRef::from(self);
+        if let Err(error) = socket.shutdown(Shutdown::Both) {
+            tracing::debug!(%error, "a listener can't be shut down");
+        }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

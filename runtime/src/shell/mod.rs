@@ -2,6 +2,7 @@
 //! outputs. It decides nothing.
 
 mod connections;
+mod direct;
 mod inherited;
 mod listener;
 mod program;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use scheduler::PolicyKind;
 
 pub(crate) use self::program::Program;
 pub(crate) use self::user::{Command, Control, EventHook, Publisher};
@@ -29,7 +31,7 @@ use crate::error::Error;
 use crate::event::{Event, WorkerId};
 use crate::machine::{Input, ListenerId, Machine, MailboxId, Output, Time, ToWorker};
 use crate::mailbox::{Accepted, Mailbox};
-use crate::sys::{self, OomKills, Timer};
+use crate::sys::{self, Board, OomKills, Timer};
 
 /// How long to wait before a channel that was throttled tries again.
 const THROTTLE_PAUSE: Duration = Duration::from_millis(20);
@@ -41,6 +43,9 @@ const MESSAGE_BATCH_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) program: Program,
+    /// `None` for one of the user's own.
+    #[allow(dead_code, reason = "steering comes next")]
+    pub(crate) policy: Option<PolicyKind>,
     pub(crate) backlog: u32,
     pub(crate) mailbox_connections: usize,
     pub(crate) handle_signals: bool,
@@ -76,6 +81,8 @@ pub(crate) struct Master {
     workers: BTreeMap<WorkerId, Seated>,
     listeners: BTreeMap<ListenerId, Listening>,
     mailboxes: BTreeMap<MailboxId, Mailbox>,
+    /// What workers count, for each listener.
+    boards: BTreeMap<ListenerId, Board>,
     room_tokens: BTreeMap<MailboxId, Token>,
     /// Channels that had more to say than their turn allowed.
     unheard: VecDeque<WorkerId>,
@@ -110,6 +117,7 @@ impl Master {
             workers: BTreeMap::new(),
             listeners: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
+            boards: BTreeMap::new(),
             room_tokens: BTreeMap::new(),
             unheard: VecDeque::new(),
             throttled: Vec::new(),
@@ -245,6 +253,14 @@ impl Master {
             }
             Output::CloseListener { listener } => {
                 self.close(listener);
+                None
+            }
+            Output::Steer { listener, shares } => {
+                self.steer(listener, &shares);
+                None
+            }
+            Output::Reopen { mailbox } => {
+                self.reopen(mailbox);
                 None
             }
             Output::Accept { listener, on } => {

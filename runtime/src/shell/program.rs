@@ -36,7 +36,7 @@ impl Program {
         let process = Process::of_child(child)?;
         let limits = Limits {
             payload_bytes_max: WORKER_MESSAGE_BYTES_MAX,
-            handles_per_message_max: 1, // what the master sends; a worker's are refused on receipt
+            handles_per_message_max: 2, // what the master sends; a worker's are refused on receipt
             ..Limits::default()
         };
         Ok((process, channel.with_limits(limits)))

@@ -9,7 +9,7 @@ use mio::{Interest, Token};
 
 use super::{Master, Subject};
 use crate::event::{Exit, WorkerId};
-use crate::machine::{FromWorker, Input, ListenFailure, ListenerId, MailboxId, Signal, ToWorker};
+use crate::machine::{FromWorker, Input, ListenFailure, Signal, ToWorker};
 use crate::mailbox::Accepted;
 use crate::sys::{self, Process};
 
@@ -82,17 +82,15 @@ impl Master {
         let (kind, payload) = message.encode();
         let mut frame = Message::new(kind, payload);
         if let ToWorker::Listening { request, result: Ok(joined) } = message {
-            let listener = joined.listener;
-            let mailbox = MailboxId { listener: ListenerId(listener), slot: worker.slot };
-            match self.receiver(mailbox) {
-                Ok(receiver) => frame = frame.with_handle(receiver),
+            match self.handles_for(worker, joined) {
+                Ok([source, board]) => frame = frame.with_handle(source).with_handle(board),
                 Err(error) => {
                     // As if the worker had closed it at once: it hears that it failed.
                     let errno = error.raw_os_error().unwrap_or(sys::EMFILE);
                     let failure = ListenFailure { errno, reason: error.to_string() };
                     let failed = ToWorker::Listening { request: *request, result: Err(failure) };
                     let _ = self.tell(worker, &failed);
-                    let message = FromWorker::Close { listener };
+                    let message = FromWorker::Close { listener: joined.listener };
                     return Some(Input::Message { worker, message });
                 }
             }
@@ -197,6 +195,9 @@ impl Master {
         if let Some(seated) = self.workers.remove(&worker) {
             let _ = self.poll.registry().deregister(&mut SourceFd(&process_fd(&seated.process)));
             self.subjects.remove(&seated.process_token);
+        }
+        for board in self.boards.values() {
+            board.clear(worker.slot);
         }
         self.handle(Input::Exited { worker, exit });
     }

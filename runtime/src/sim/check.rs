@@ -212,7 +212,7 @@ impl World {
                 process.guilty |= !right;
                 process.was_online |= right && early;
             }
-            FromWorker::Listen { .. } => process.guilty |= early,
+            FromWorker::Listen { .. } | FromWorker::Passed { .. } => process.guilty |= early,
             FromWorker::Disconnect => {
                 process.guilty |= early;
                 if !process.is_doomed() && !process.told_to_stop {

@@ -136,6 +136,7 @@ impl Default for Plan {
                 weights: vec![1; 4],
                 dispatch: Dispatch::Handoff,
                 dispatch_auto: Dispatch::Handoff,
+                rotates_by_weight: true,
                 restart: RestartPolicy {
                     delay_min: Time::from_millis(100),
                     delay_max: Time::from_secs(1),
@@ -173,6 +174,7 @@ impl Plan {
                 weights: (0..slots).map(|_| source.one_of(&[1, 1, 2, 3])).collect(),
                 dispatch: Dispatch::Handoff,
                 dispatch_auto: Dispatch::Handoff,
+                rotates_by_weight: true,
                 restart: RestartPolicy {
                     delay_min: millis(source, &[100, 1, 20]),
                     delay_max: millis(source, &[1000, 200]),

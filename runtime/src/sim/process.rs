@@ -244,6 +244,8 @@ impl World {
                     }
                 }
             }
+            // The workers of this world share no sockets.
+            ToWorker::Look { .. } => {}
             ToWorker::Stop { take_rest } => {
                 if process.script.ignores_stop {
                     return;

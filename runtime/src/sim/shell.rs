@@ -52,6 +52,9 @@ impl World {
             Output::Signal { worker, signal } => self.signal(worker, signal),
             Output::OpenListener { listener, address, .. } => return self.open(listener, &address),
             Output::CloseListener { listener } => self.close_listener(index(listener)),
+            Output::Steer { .. } | Output::Reopen { .. } => {
+                self.violate(format!("I9: nothing is steered here: {output:?}"));
+            }
             Output::Accept { listener, on } => {
                 let listener = index(listener);
                 self.note("accept {}: {}", [listener as u64, u64::from(on), 0]);
@@ -152,6 +155,9 @@ impl World {
                     let listener = usize::try_from(joined.listener).expect("small");
                     self.sockets[listener].mailboxes[worker.slot].attach(clock, pid);
                 }
+            }
+            ToWorker::Look { listener } => {
+                self.violate(format!("I9: listener {listener} is not shared"));
             }
             ToWorker::Stop { take_rest } => {
                 self.note("tell {}: stop, take the rest: {}", [pid as u64, (*take_rest).into(), 0]);

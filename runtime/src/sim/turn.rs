@@ -168,6 +168,9 @@ impl World {
                 ("process {} wants to listen, request {}", u64::from(*request))
             }
             FromWorker::Disconnect => ("process {} wants to leave", 0),
+            FromWorker::Passed { listener } => {
+                ("process {} passes on at listener {}", u64::from(*listener))
+            }
             FromWorker::Close { listener } => {
                 ("process {} closes listener {}", u64::from(*listener))
             }

@@ -7,15 +7,24 @@ use mio::net::{TcpStream, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::tally::OpenConnection;
 use crate::address::Peer;
 
 /// A client's connection: TCP or Unix-domain, as the address it came to.
 ///
-/// Reads, writes and registers with mio alike for both; to get at the stream itself, match on it,
-/// or convert it to a descriptor, of which the standard library's and other crates' streams are
-/// made.
+/// Reads, writes and registers with mio alike for both. While it exists it counts as open: policies
+/// that look at the number of connections, and the worker's own limit, go by that. To get at the
+/// stream itself take it [apart](Self::into_parts), or convert it to a descriptor, of which the
+/// standard library's and other crates' streams are made; it no longer counts then.
 #[derive(Debug)]
-pub enum Connection {
+pub struct Connection {
+    stream: Stream,
+    open: OpenConnection,
+}
+
+/// The stream of a [`Connection`].
+#[derive(Debug)]
+pub enum Stream {
     /// A TCP connection.
     Tcp(TcpStream),
     /// A Unix-domain connection.
@@ -23,11 +32,17 @@ pub enum Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd, peer: Peer) -> Connection {
-        match peer {
-            Peer::Tcp(_) => Connection::Tcp(TcpStream::from_std(socket.into())),
-            Peer::Unix => Connection::Unix(UnixStream::from_std(socket.into())),
-        }
+    pub(super) fn new(socket: OwnedFd, peer: Peer, open: OpenConnection) -> Connection {
+        let stream = match peer {
+            Peer::Tcp(_) => Stream::Tcp(TcpStream::from_std(socket.into())),
+            Peer::Unix => Stream::Unix(UnixStream::from_std(socket.into())),
+        };
+        Connection { stream, open }
+    }
+
+    /// The stream, and what counts it as open while it is kept.
+    pub fn into_parts(self) -> (Stream, OpenConnection) {
+        (self.stream, self.open)
     }
 
     /// Whether reads and writes return `WouldBlock` instead of blocking.
@@ -45,9 +60,9 @@ impl Connection {
     ///
     /// What the system reports.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        match self {
-            Connection::Tcp(stream) => stream.set_nodelay(nodelay),
-            Connection::Unix(_) => Ok(()),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_nodelay(nodelay),
+            Stream::Unix(_) => Ok(()),
         }
     }
 
@@ -57,41 +72,41 @@ impl Connection {
     ///
     /// What the system reports.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match self {
-            Connection::Tcp(stream) => stream.shutdown(how),
-            Connection::Unix(stream) => stream.shutdown(how),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
         }
     }
 }
 
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Connection::Tcp(stream) => stream.read(buffer),
-            Connection::Unix(stream) => stream.read(buffer),
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
         }
     }
 
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        match self {
-            Connection::Tcp(stream) => stream.read_vectored(buffers),
-            Connection::Unix(stream) => stream.read_vectored(buffers),
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read_vectored(buffers),
+            Stream::Unix(stream) => stream.read_vectored(buffers),
         }
     }
 }
 
 impl Write for Connection {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match self {
-            Connection::Tcp(stream) => stream.write(buffer),
-            Connection::Unix(stream) => stream.write(buffer),
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write(buffer),
+            Stream::Unix(stream) => stream.write(buffer),
         }
     }
 
     fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Connection::Tcp(stream) => stream.write_vectored(buffers),
-            Connection::Unix(stream) => stream.write_vectored(buffers),
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_vectored(buffers),
+            Stream::Unix(stream) => stream.write_vectored(buffers),
         }
     }
 
@@ -102,18 +117,18 @@ impl Write for Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Connection::Tcp(stream) => stream.as_fd(),
-            Connection::Unix(stream) => stream.as_fd(),
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
         }
     }
 }
 
 impl From<Connection> for OwnedFd {
     fn from(connection: Connection) -> OwnedFd {
-        match connection {
-            Connection::Tcp(stream) => stream.into(),
-            Connection::Unix(stream) => stream.into(),
+        match connection.stream {
+            Stream::Tcp(stream) => stream.into(),
+            Stream::Unix(stream) => stream.into(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ipc_core::{Message, Receiver, Sender};
@@ -17,6 +17,10 @@ use crate::clock::time_left;
 use crate::event::WorkerId;
 use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, Joined, ListenFailure, ToWorker};
+use crate::sys::CellWriter;
+
+use super::intake::Intake;
+use super::tally::Tally;
 
 /// How a worker shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ const RUNNING: u8 = 0;
 const STOP_AFTER_THE_REST: u8 = 1;
 const STOP_AT_ONCE: u8 = 2;
 
-type Answer = io::Result<(Joined, OwnedFd)>;
+type Answer = io::Result<(Joined, OwnedFd, OwnedFd)>;
 
 /// What the worker, its listeners and the channel's thread share.
 #[derive(Debug)]
@@ -48,6 +52,15 @@ pub(super) struct Control {
     requests: Mutex<BTreeMap<u32, crossbeam_channel::Sender<Answer>>>,
     /// How many listeners this worker has had on each address with port 0.
     indices: Mutex<BTreeMap<Address, u16>>,
+    /// The listeners that this worker has or had.
+    listeners: Mutex<BTreeMap<u32, Had>>,
+}
+
+/// What is left of a listener when it is dropped is the count of its open connections.
+#[derive(Debug)]
+struct Had {
+    intake: Weak<Intake>,
+    tally: Arc<Tally>,
 }
 
 impl Control {
@@ -63,6 +76,7 @@ impl Control {
             next_request: AtomicU32::new(0),
             requests: Mutex::default(),
             indices: Mutex::default(),
+            listeners: Mutex::default(),
         })
     }
 
@@ -136,6 +150,47 @@ impl Control {
             .map_err(|error| io::Error::new(error.kind(), format!("listen on {address}: {error}")))
     }
 
+    /// Takes part in a listener, with what the master has given for it.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        joined: Joined,
+        handle: OwnedFd,
+        board: BorrowedFd<'_>,
+    ) -> io::Result<Arc<Intake>> {
+        let mut listeners = lock(&self.listeners);
+        let tally = match listeners.get(&joined.listener) {
+            Some(had) => Arc::clone(&had.tally),
+            None => Arc::new(Tally::new(Some(CellWriter::map(board, self.id.slot)?))),
+        };
+        let id = joined.listener;
+        let intake = Intake::new(Arc::clone(self), joined, handle, Arc::clone(&tally));
+        listeners.insert(id, Had { intake: Arc::downgrade(&intake), tally });
+        drop(listeners);
+        // The request to stop may have come before the intake was known.
+        if self.stop().is_some() {
+            intake.begin_stop();
+        }
+        Ok(intake)
+    }
+
+    /// The application has dropped a listener.
+    pub(super) fn forget(&self, intake: &Intake) {
+        if !intake.is_done() {
+            self.close_listener(intake.id());
+        }
+    }
+
+    fn intakes(&self) -> Vec<Arc<Intake>> {
+        lock(&self.listeners).values().filter_map(|had| had.intake.upgrade()).collect()
+    }
+
+    /// Tells the master that this worker was woken for a connection that it leaves to others.
+    pub(super) fn pass(&self, listener: u32) {
+        let (kind, payload) = FromWorker::Passed { listener }.encode();
+        // Unsent, the connection waits until the next one comes.
+        let _ = lock(&self.sender).try_send(Message::new(kind, payload));
+    }
+
     /// Tells the master that no connections of a listener are wanted any more.
     pub(super) fn close_listener(&self, listener: u32) {
         let (kind, payload) = FromWorker::Close { listener }.encode();
@@ -156,20 +211,26 @@ impl Control {
         worker_dropped: &crossbeam_channel::Receiver<()>,
     ) {
         while let Ok(message) = receiver.recv_deadline(None) {
-            let handle = message.handles.into_iter().next().map(OwnedFd::from);
+            let mut handles = message.handles.into_iter().map(OwnedFd::from);
             match ToWorker::decode(message.kind, &message.payload) {
                 Ok(ToWorker::Listening { request, result }) => {
-                    let answer = match (result, handle) {
-                        (Ok(joined), Some(handle)) => Ok((joined, handle)),
-                        (Ok(_), None) => Err(io::Error::other("the answer lacks its handle")),
-                        (Err(failure), _) => Err(refused(failure)),
+                    let answer = match (result, handles.next(), handles.next()) {
+                        (Ok(joined), Some(handle), Some(board)) => Ok((joined, handle, board)),
+                        (Ok(_), ..) => Err(io::Error::other("the answer lacks its handles")),
+                        (Err(failure), ..) => Err(refused(failure)),
                     };
-                    let opened = answer.as_ref().ok().map(|(joined, _)| joined.listener);
+                    let opened = answer.as_ref().ok().map(|(joined, ..)| joined.listener);
                     let request = lock(&self.requests).remove(&request);
                     let heard = request.is_some_and(|sender| sender.try_send(answer).is_ok());
                     if let (false, Some(listener)) = (heard, opened) {
                         // Nobody waits for it any more, so nobody would take its connections.
                         self.close_listener(listener);
+                    }
+                }
+                Ok(ToWorker::Look { listener }) => {
+                    let had = lock(&self.listeners).get(&listener).map(|had| had.intake.clone());
+                    if let Some(intake) = had.and_then(|intake| intake.upgrade()) {
+                        intake.look_again();
                     }
                 }
                 Ok(ToWorker::Stop { take_rest: true }) => self.begin_stop(STOP_AFTER_THE_REST),
@@ -200,6 +261,9 @@ impl Control {
     fn begin_stop(&self, stop: u8) {
         let _ = self.stop.compare_exchange(RUNNING, stop, Ordering::AcqRel, Ordering::Acquire);
         drop(lock(&self.stop_writer).take());
+        for intake in self.intakes() {
+            intake.begin_stop();
+        }
     }
 
     fn send(&self, message: &FromWorker, deadline: Instant) -> io::Result<()> {

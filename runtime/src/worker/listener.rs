@@ -1,65 +1,59 @@
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Source;
-use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::connection::Connection;
-use super::control::{Control, Stop};
+use super::control::Control;
+use super::intake::Intake;
 use crate::address::{Address, Peer};
-use crate::machine::Joined;
-use crate::mailbox::{Taken, Taker};
-use crate::sys;
+use crate::sys::{self, ExclusiveWait};
 
 /// How long `incoming` rests when the process has no descriptor left.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often a thread that waits for one of its connections to end looks whether it shall stop.
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
+
 /// Gives this worker its share of the connections to an address.
 ///
 /// A drop-in for `mio::net::TcpListener`: an event source with [`accept`](Self::accept), which any
-/// number of threads may call. Its descriptor becomes readable when a connection waits, so any
-/// other loop can watch it too. A connection is the worker's from the moment that `accept` returns
+/// number of threads may call. A connection is the worker's from the moment that `accept` returns
 /// it; until then it survives the worker. So take one when you can serve one, not more.
+///
+/// Its descriptor becomes readable when a connection waits, so any other loop can watch it too. But
+/// where the workers share one socket ([`Dispatch::Shared`](crate::Dispatch::Shared), the default
+/// for round-robin) only mio and [`incoming`](Self::incoming) take part in the kernel's rotation:
+/// with another loop, choose [`Dispatch::Handoff`](crate::Dispatch::Handoff), or shares are uneven.
 #[derive(Debug)]
 pub struct Listener {
     control: Arc<Control>,
-    id: u32,
-    address: Address,
-    mailbox: OwnedFd,
-    taker: Mutex<Taker>,
+    intake: Arc<Intake>,
 }
 
 impl Listener {
-    pub(super) fn new(control: Arc<Control>, joined: Joined, mailbox: OwnedFd) -> Listener {
-        let Joined { listener: id, address, .. } = joined;
-        Listener { control, id, address, mailbox, taker: Mutex::default() }
+    pub(super) fn new(control: Arc<Control>, intake: Arc<Intake>) -> Listener {
+        Listener { control, intake }
     }
 
     /// Takes a connection that waits, without blocking. It is in non-blocking mode.
     ///
-    /// With mio, whose events are edge-triggered, call it until it says `WouldBlock`, also after
-    /// the worker was asked to stop: what waits then is for it to serve.
+    /// With mio call it until it says `WouldBlock`, also after the worker was asked to stop: what
+    /// waits then is for it to serve. `WouldBlock` does not always mean that none waits: it may be
+    /// others' turn, or the worker may have as many as it wants; then mio tells of the next one.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when none waits. When this process has no descriptor left, the error says so
-    /// (`EMFILE`) and the connection goes on waiting, or to another worker; try again a little
-    /// later, since no event tells when there are descriptors again.
+    /// `WouldBlock` when there is none for this worker. When this process has no descriptor left,
+    /// the error says so (`EMFILE`) and the connection goes on waiting, or to another worker; try
+    /// again a little later, since no event tells when there are descriptors again.
     pub fn accept(&self) -> io::Result<(Connection, Peer)> {
-        if self.control.stop() == Some(Stop::AtOnce) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        match self.take()? {
-            Taken::Connection(accepted) => {
-                Ok((Connection::new(accepted.socket, accepted.peer), accepted.peer))
-            }
-            Taken::Empty | Taken::Closed => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        self.intake.take_in_turn()?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// Connections in blocking mode, one after the other; blocks while none waits, or this process
@@ -77,22 +71,32 @@ impl Listener {
     /// # }
     /// ```
     pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self }
+        Incoming { listener: self, wait: None, taken: 0 }
     }
 
     /// The address that clients connect to, with the real port.
     pub fn local_address(&self) -> &Address {
-        &self.address
+        self.intake.address()
     }
 
-    fn take(&self) -> io::Result<Taken> {
-        self.taker.lock().unwrap_or_else(PoisonError::into_inner).take(self.mailbox.as_fd())
+    /// How many connections this worker has open of this listener.
+    ///
+    /// One counts until its [`Connection`] is dropped, or the
+    /// [`OpenConnection`](crate::OpenConnection) that was taken out of it.
+    pub fn open_connections(&self) -> u32 {
+        self.intake.tally().open()
+    }
+
+    /// Takes no more connections than these at a time: while so many are open, others get what
+    /// comes, or it waits.
+    pub fn set_connections_max(&self, connections: u32) {
+        self.intake.tally().set_max(connections);
     }
 
     /// Blocks until a connection waits, or the worker shall stop.
     fn wait(&self) -> io::Result<()> {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = [readable(self.mailbox.as_fd()), readable(self.control.stop_fd())];
+        let mut fds = [readable(self.intake.as_fd()), readable(self.control.stop_fd())];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -102,13 +106,13 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.control.close_listener(self.id);
+        self.control.forget(&self.intake);
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.mailbox.as_fd()
+        self.intake.as_fd()
     }
 }
 
@@ -119,7 +123,7 @@ impl Source for Listener {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
-        SourceFd(&self.mailbox.as_raw_fd()).register(registry, token, interests)
+        self.intake.register(registry, token, interests)
     }
 
     fn reregister(
@@ -128,11 +132,11 @@ impl Source for Listener {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
-        SourceFd(&self.mailbox.as_raw_fd()).reregister(registry, token, interests)
+        self.intake.register(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.mailbox.as_raw_fd()).deregister(registry)
+        self.intake.deregister(registry)
     }
 }
 
@@ -140,6 +144,68 @@ impl Source for Listener {
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a Listener,
+    /// Its place among the workers that share a socket.
+    wait: Option<ExclusiveWait>,
+    /// How many connections were taken since others were let go first.
+    taken: u32,
+}
+
+impl Incoming<'_> {
+    /// Blocks until a connection may wait, or the worker shall stop. Those who share a socket wait
+    /// before each look, since it may be others' turn.
+    fn wait(&mut self) -> io::Result<()> {
+        let intake = &self.listener.intake;
+        if !intake.is_shared() || intake.weight() == 0 {
+            return self.listener.wait();
+        }
+        if self.wait.is_none() {
+            let stop = self.listener.control.stop_fd();
+            self.wait = Some(ExclusiveWait::new(intake.as_fd(), stop)?);
+        }
+        self.wait.as_mut().map_or(Ok(()), ExclusiveWait::wait)
+    }
+
+    /// Goes to the end of the queue after as many connections as the weight.
+    fn count_turn(&mut self) -> io::Result<()> {
+        self.taken = self.taken.saturating_add(1);
+        match &mut self.wait {
+            Some(wait) if self.taken >= self.listener.intake.weight() => {
+                self.taken = 0;
+                wait.entry().rotate()
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The next connection, or `None` when the worker shall stop and none waits.
+    fn take(&mut self) -> io::Result<Option<Connection>> {
+        let (control, intake) = (&self.listener.control, &self.listener.intake);
+        let mut has_waited = !intake.is_shared();
+        loop {
+            // Before the look: what comes before the request to stop is taken.
+            let stops = control.stop().is_some();
+            if intake.is_over() {
+                return Ok(None);
+            }
+            if has_waited || stops {
+                if let Some((connection, _)) = intake.take()? {
+                    self.count_turn()?;
+                    return Ok(Some(connection));
+                }
+                if stops {
+                    return Ok(None);
+                }
+            }
+            if intake.tally().has_room() {
+                self.wait()?;
+                has_waited = true;
+            } else {
+                // What comes meanwhile is for the others.
+                self.wait = None;
+                intake.tally().wait_for_room(ROOM_PAUSE);
+            }
+        }
+    }
 }
 
 impl Iterator for Incoming<'_> {
@@ -147,25 +213,14 @@ impl Iterator for Incoming<'_> {
 
     fn next(&mut self) -> Option<io::Result<Connection>> {
         loop {
-            // Before the look into the mailbox: what is put in before the request to stop is taken.
-            let stop = self.listener.control.stop();
-            if stop == Some(Stop::AtOnce) {
-                return None;
-            }
-            match self.listener.take() {
-                Ok(Taken::Connection(accepted)) => {
-                    let connection = Connection::new(accepted.socket, accepted.peer);
+            match self.take() {
+                Ok(None) => return None,
+                Ok(Some(connection)) => {
                     return Some(connection.set_nonblocking(false).map(|()| connection));
-                }
-                Ok(Taken::Closed) => return None,
-                Ok(Taken::Empty) if stop.is_some() => return None,
-                Ok(Taken::Empty) => {
-                    if let Err(error) = self.listener.wait() {
-                        return Some(Err(error));
-                    }
                 }
                 Err(error) if sys::is_shortage(&error) => {
                     tracing::warn!(%error, "connections wait until there are descriptors again");
+                    self.wait = None;
                     self.listener.control.pause(SHORTAGE_PAUSE);
                 }
                 Err(error) => return Some(Err(error)),

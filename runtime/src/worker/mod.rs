@@ -2,7 +2,9 @@
 
 mod connection;
 mod control;
+mod intake;
 mod listener;
+mod tally;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,8 +18,9 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-pub use self::connection::Connection;
+pub use self::connection::{Connection, Stream};
 pub use self::listener::{Incoming, Listener};
+pub use self::tally::OpenConnection;
 
 use self::control::Control;
 use crate::address::{Address, ParseAddressError};
@@ -186,13 +189,21 @@ impl Worker {
             Address::Unix(path) => Address::Unix(std::path::absolute(path)?),
             other => other,
         };
-        let (joined, handle) = self.control.listen(&address, &options, deadline(ANSWER_TIMEOUT))?;
+        let (joined, handle, board) =
+            self.control.listen(&address, &options, deadline(ANSWER_TIMEOUT))?;
+        let listener = joined.listener;
         if let Address::Udp(_) = joined.address {
-            self.control.close_listener(joined.listener);
+            self.control.close_listener(listener);
             let reason = format!("listen on {address}: it is a UDP socket, see Worker::bind");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        Ok(Listener::new(Arc::clone(&self.control), joined, handle))
+        match self.control.join(joined, handle, board.as_fd()) {
+            Ok(intake) => Ok(Listener::new(Arc::clone(&self.control), intake)),
+            Err(error) => {
+                self.control.close_listener(listener);
+                Err(error)
+            }
+        }
     }
 
     /// Takes this worker out of the cluster: no connection is given to it any more, what waits for
@@ -273,5 +284,5 @@ pub(crate) fn refuse_to_be_master() -> Result<(), Error> {
 
 /// What the master may send, and what waits to be sent to it.
 fn limits() -> Limits {
-    Limits { payload_bytes_max: 64 << 10, handles_per_message_max: 1, ..Limits::default() }
+    Limits { payload_bytes_max: 64 << 10, handles_per_message_max: 2, ..Limits::default() }
 }

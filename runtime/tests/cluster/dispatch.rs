@@ -6,13 +6,13 @@ use std::thread;
 
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
-use runtime::{Event, Exit};
+use runtime::{Event, Exit, Listener};
 use scheduler::{Load, Policy, Request};
 
 use crate::harness::{Outcome, roles, tests};
 use crate::support::cluster::{abandoned, exit_of};
 use crate::support::roles::{answer, worker};
-use crate::support::{Client, Desk, Program, Running, ask, puppets, role, try_ask};
+use crate::support::{Client, Desk, Program, Running, ask, puppets, role, shares, try_ask};
 
 tests! {
     connections_are_dealt_out_evenly,
@@ -32,18 +32,8 @@ tests! {
 roles! {
     serve_in_threads,
     serve_in_event_loop,
-}
-
-/// How often each worker was asked, in `connections` connections one after the other.
-fn shares(running: &mut Running, workers: usize, connections: usize) -> Vec<usize> {
-    let address = running.listening(workers);
-    let mut shares = vec![0; workers];
-    for _ in 0..connections {
-        let name = ask(&address);
-        let (slot, _) = name.split_once('.').expect("a worker's id");
-        shares[slot.parse::<usize>().expect("a slot")] += 1;
-    }
-    shares
+    serve_two_at_a_time,
+    serve_two_in_event_loop,
 }
 
 fn connections_are_dealt_out_evenly() {
@@ -90,7 +80,7 @@ impl Policy for Highest {
 
 fn a_policy_of_the_users_is_obeyed() {
     let builder = role("serve", &["127.0.0.1:0"]).workers(3);
-    let mut running = Running::start(builder.policy(|| Box::new(Highest::default())));
+    let mut running = Running::start(builder.custom_policy(|| Box::new(Highest::default())));
     assert_eq!(shares(&mut running, 3, 20), [0, 0, 20]);
     running.stop();
 }
@@ -98,7 +88,7 @@ fn a_policy_of_the_users_is_obeyed() {
 fn a_policy_that_picks_nonsense_loses_no_connection() {
     let builder = role("serve", &["127.0.0.1:0"]).workers(2);
     let nonsense = || Highest { always: Some(usize::MAX), ..Highest::default() };
-    let mut running = Running::start(builder.policy(move || Box::new(nonsense())));
+    let mut running = Running::start(builder.custom_policy(move || Box::new(nonsense())));
     assert_eq!(shares(&mut running, 2, 20).iter().sum::<usize>(), 20);
     running.stop();
 }
@@ -186,22 +176,38 @@ fn serve_in_event_loop(args: &[String]) -> Outcome {
         listeners.push(listener);
     }
     let mut events = Events::with_capacity(16);
-    while !worker.is_stopping() {
-        poll.poll(&mut events, None)?;
-        for event in events.iter().filter(|event| event.token() != STOP) {
-            loop {
-                match listeners[event.token().0].accept() {
-                    Ok((connection, _)) => {
-                        connection.set_nonblocking(false)?;
-                        answer(connection, &name)?;
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
+    loop {
+        wait_for_events(&mut poll, &mut events)?;
+        // Before the look: what came before the request to stop is taken.
+        let stops = worker.is_stopping();
+        for listener in &listeners {
+            take_all(listener, &name)?;
+        }
+        if stops {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+fn wait_for_events(poll: &mut Poll, events: &mut Events) -> io::Result<()> {
+    match poll.poll(events, None) {
+        // It was stopped and goes on.
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+        result => result,
+    }
+}
+
+fn take_all(listener: &Listener, name: &str) -> Outcome {
+    loop {
+        match listener.accept() {
+            Ok((connection, _)) => {
+                connection.set_nonblocking(false)?;
+                answer(connection, name)?;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn iteration_ends_when_the_worker_shall_stop() {
@@ -276,4 +282,44 @@ fn the_http_example_serves_and_stops() {
     assert!(http.wait().success());
     http.silence();
     assert!(Client::try_connect(&address).is_err(), "nobody listens any more");
+}
+
+/// `serve_two_at_a_time ADDRESS`: two connections may be open, each in a thread of its own.
+fn serve_two_at_a_time(args: &[String]) -> Outcome {
+    let worker = worker()?;
+    let listener = worker.listen(args[0].as_str())?;
+    listener.set_connections_max(2);
+    let name = worker.id().to_string();
+    for connection in listener.incoming() {
+        let (connection, name) = (connection?, name.clone());
+        thread::spawn(move || answer(connection, &name));
+    }
+    Ok(())
+}
+
+/// `serve_two_in_event_loop ADDRESS`: the same, and an event loop takes them.
+fn serve_two_in_event_loop(args: &[String]) -> Outcome {
+    let mut worker = worker()?;
+    let mut listener = worker.listen(args[0].as_str())?;
+    listener.set_connections_max(2);
+    let name = worker.id().to_string();
+    let mut poll = Poll::new()?;
+    poll.registry().register(&mut worker, Token(0), Interest::READABLE)?;
+    poll.registry().register(&mut listener, Token(1), Interest::READABLE)?;
+    let mut events = Events::with_capacity(16);
+    while !worker.is_stopping() {
+        wait_for_events(&mut poll, &mut events)?;
+        loop {
+            match listener.accept() {
+                Ok((connection, _)) => {
+                    connection.set_nonblocking(false)?;
+                    let name = name.clone();
+                    thread::spawn(move || answer(connection, &name));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
 }

@@ -144,7 +144,7 @@ fn a_hook_or_policy_that_panics_leaves_no_process() {
     let builder = || role("serve", &["127.0.0.1:0"]).workers(2);
     let hook = |event: &Event| assert!(!matches!(event, Event::Listening { .. }), "as planned");
     let policy = || -> Box<dyn scheduler::Policy> { panic!("as planned") };
-    for builder in [builder().on_event(hook), builder().policy(policy)] {
+    for builder in [builder().on_event(hook), builder().custom_policy(policy)] {
         let cluster = builder.spawn().unwrap();
         let wait = std::panic::AssertUnwindSafe(|| cluster.wait());
         let panic = std::panic::catch_unwind(wait).expect_err("it passes the panic on");

@@ -16,6 +16,7 @@ mod inherited;
 mod lifecycle;
 mod orphans;
 mod scale;
+mod shared;
 mod shutdown;
 mod stalls;
 mod support;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         orphans::TESTS,
         scale::TESTS,
+        shared::TESTS,
         shutdown::TESTS,
         stalls::TESTS,
     ];

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime::{Address, Builder, Cluster, Error, Event, WorkerId};
+use runtime::{Address, Builder, Cluster, Dispatch, Error, Event, WorkerId};
 
-use super::DEADLINE;
+use super::{DEADLINE, proc_field};
 use crate::harness::ROLE;
 
 /// A cluster of workers in a role.
 pub(crate) fn role(name: &str, args: &[&str]) -> Builder {
-    Cluster::builder().args([&[ROLE, name], args].concat())
+    Cluster::builder().dispatch(Dispatch::Handoff).args([&[ROLE, name], args].concat())
 }
 
 /// A cluster that runs, and all that has happened in it.
@@ -119,6 +119,17 @@ impl Running {
     pub(crate) fn signal(&self, slot: usize, signal: Signal) {
         let pid = Pid::from_raw(self.pid(slot).cast_signed());
         kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to slot {slot}: {error}"));
+    }
+
+    /// Whether all threads of all workers sleep.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.cluster.workers().iter().all(|worker| {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.pid));
+            tasks.into_iter().flatten().flatten().all(|task| {
+                let status = format!("{}/task/{}/status", worker.pid, task.file_name().display());
+                proc_field(&status, "State").is_none_or(|state| state.starts_with('S'))
+            })
+        })
     }
 
     /// Stops the cluster and waits for its end; gives all that has happened.

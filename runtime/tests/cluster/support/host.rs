@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, setuid};
-use runtime::{Builder, Cluster, RestartPolicy, Worker};
+use runtime::{Builder, Cluster, Dispatch, RestartPolicy, Worker};
 
 use super::roles::{park_for_ever, serve_as, worker};
 use crate::harness::{Outcome, ROLE, roles};
@@ -34,6 +34,7 @@ fn stubborn_worker(args: &[String]) -> Outcome {
 fn master(args: &[String]) -> Outcome {
     let (kind, rest) = (args[3].clone(), args[4..].to_vec());
     Cluster::builder()
+        .dispatch(Dispatch::Handoff)
         .workers(args[0].parse()?)
         .drain_timeout(Duration::from_millis(args[1].parse()?))
         .kill_timeout(Duration::from_millis(args[2].parse()?))
@@ -85,6 +86,7 @@ fn host(args: &[String]) -> Outcome {
     };
     let worker_args = std::iter::once(ROLE.to_owned()).chain(args[3..].iter().cloned());
     let cluster = Cluster::builder()
+        .dispatch(Dispatch::Handoff)
         .workers(args[0].parse()?)
         .restart(restart)
         .stall_timeout(Duration::from_secs(3600))

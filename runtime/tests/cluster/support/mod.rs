@@ -76,6 +76,21 @@ pub(crate) fn wait_until_in_mailboxes(address: &Address, master: u32) {
     wait_until("they are in the mailboxes", || backlog(address) == 0 && sleeps());
 }
 
+/// How often each worker was asked, in `connections` connections one after the other.
+#[track_caller]
+pub(crate) fn shares(running: &mut Running, workers: usize, connections: usize) -> Vec<usize> {
+    let address = running.listening(workers);
+    let mut shares = vec![0; workers];
+    for _ in 0..connections {
+        // Who is busy is passed over where the kernel gives turns.
+        wait_until("all workers wait", || running.is_idle());
+        let name = ask(&address);
+        let (slot, _) = name.split_once('.').expect("a worker's id");
+        shares[slot.parse::<usize>().expect("a slot")] += 1;
+    }
+    shares
+}
+
 /// A directory of the test's own, removed on drop.
 pub(crate) struct Directory(PathBuf);
 

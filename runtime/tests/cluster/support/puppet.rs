@@ -44,6 +44,7 @@ pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
 /// | `close N` | `closed` |
 /// | `serve N` | `serving`; connections to that listener are served one at a time from now on |
 /// | `take N` | `took PEER`, the connection is kept; or `KIND: TEXT` |
+/// | `max N COUNT` | `limited to COUNT`; that listener has no more connections open |
 /// | `finish` | `finished`; the connections that it kept were served |
 /// | `limit` | `limited`; it can't have more descriptors than it has now |
 /// | `unlimit` | `unlimited`; it can have as many as it may |
@@ -147,6 +148,12 @@ impl Puppet {
                     Peer::Tcp(address) => format!("took {address}"),
                     Peer::Unix => "took unix".into(),
                 })
+            }
+            "max" => {
+                let (number, connections) = rest.split_once(' ').expect("two numbers");
+                let listener = self.listener(number).as_ref().expect("a listener");
+                listener.set_connections_max(connections.parse().expect("a number"));
+                Ok(format!("limited to {connections}"))
             }
             "finish" => {
                 self.kept.drain(..).try_for_each(finish)?;

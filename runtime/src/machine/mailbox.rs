@@ -1,0 +1,75 @@
+//! What the machine knows of a slot's mailbox, which is a queue in the kernel.
+
+use super::Time;
+use super::loads::Counters;
+use crate::event::WorkerId;
+
+/// A slot's mailbox.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    /// The generation that reads it.
+    pub(super) reader: Option<WorkerId>,
+    pub(super) weight: u32,
+    /// At most this many messages wait in it.
+    pub(super) waiting: u32,
+    pub(super) full: bool,
+    pub(super) stalled: bool,
+    pub(super) probe: Probe,
+    /// The next check, while something waits and somebody should read it.
+    pub(super) check_at: Option<Time>,
+    pub(super) strikes: u8,
+    /// Whether the next count only tells where we are: neither progress nor a strike.
+    pub(super) recount: bool,
+    /// How many connections were taken back so far, while that goes on.
+    pub(super) taking_back: Option<u32>,
+    /// What its workers had counted at the last look, and how many connections they have open.
+    pub(super) counters: Counters,
+    pub(super) open: u32,
+}
+
+/// A message without a connection, put into the mailbox of a stalled worker to see when it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    None,
+    OnItsWay,
+    Waiting,
+}
+
+impl Mailbox {
+    pub(super) fn new(weight: u32) -> Mailbox {
+        Mailbox {
+            reader: None,
+            weight,
+            waiting: 0,
+            full: false,
+            stalled: false,
+            probe: Probe::None,
+            check_at: None,
+            strikes: 0,
+            recount: false,
+            taking_back: None,
+            counters: Counters::default(),
+            open: 0,
+        }
+    }
+
+    pub(super) fn can_take(&self) -> bool {
+        self.reader.is_some()
+            && self.weight > 0
+            && !self.full
+            && !self.stalled
+            && self.taking_back.is_none()
+    }
+
+    pub(super) fn clear_stall(&mut self) {
+        self.stalled = false;
+        self.probe = Probe::None;
+        self.strikes = 0;
+    }
+
+    /// Whether what waits here waits for nobody.
+    pub(super) fn is_forsaken(&self) -> bool {
+        let probes = u32::from(self.probe == Probe::Waiting);
+        self.waiting > probes && (self.reader.is_none() || self.stalled)
+    }
+}

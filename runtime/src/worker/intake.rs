@@ -1,0 +1,345 @@
+//! Where a worker's connections come from: its slot's mailbox, or a listening socket.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::connection::Connection;
+use super::control::{Control, Stop};
+use super::tally::Tally;
+use crate::address::{Address, Peer};
+use crate::bound::Bound;
+use crate::listen::Dispatch;
+use crate::machine::Joined;
+use crate::mailbox::{Accepted, Taken, Taker};
+use crate::sys::{self, AcceptFailure, ExclusiveEntry, accept_failure};
+
+/// A listener's source of connections, and how the worker waits for them.
+#[derive(Debug)]
+pub(super) struct Intake {
+    control: Arc<Control>,
+    joined: Joined,
+    source: Queue,
+    tally: Arc<Tally>,
+    watch: Mutex<Watch>,
+    /// Set when the worker shall stop and has taken what there was.
+    is_done: AtomicBool,
+    /// Set while what comes is left to others, for want of descriptors.
+    is_short: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Queue {
+    Mailbox { receiver: OwnedFd, taker: Mutex<Taker> },
+    Socket(Bound),
+}
+
+/// How the application waits.
+#[derive(Debug, Default)]
+struct Watch {
+    registered: Option<Registered>,
+    /// How many connections were taken since others were let go first.
+    taken: u32,
+    /// Whether it went to the end of the queue with the last connection that it took: the loop is
+    /// told if more waits, so there is no need to look.
+    has_rotated: bool,
+}
+
+#[derive(Debug)]
+enum Registered {
+    /// Among other processes, of which the kernel wakes one.
+    Exclusive(ExclusiveEntry),
+    /// Edge-triggered, as everything in mio.
+    Plain { registry: Registry, token: Token, interests: Interest },
+}
+
+impl Intake {
+    pub(super) fn new(
+        control: Arc<Control>,
+        joined: Joined,
+        handle: OwnedFd,
+        tally: Arc<Tally>,
+    ) -> Arc<Intake> {
+        let source = match (joined.dispatch, &joined.address) {
+            (Dispatch::Auto | Dispatch::Handoff, _) => {
+                Queue::Mailbox { receiver: handle, taker: Mutex::default() }
+            }
+            (Dispatch::Shared | Dispatch::Steered, Address::Unix(_) | Address::Abstract(_)) => {
+                Queue::Socket(Bound::InheritedUnix(UnixListener::from_std(handle.into())))
+            }
+            (Dispatch::Shared | Dispatch::Steered, _) => {
+                Queue::Socket(Bound::Tcp(TcpListener::from_std(handle.into())))
+            }
+        };
+        let intake = Arc::new(Intake {
+            control,
+            joined,
+            source,
+            tally,
+            watch: Mutex::default(),
+            is_done: AtomicBool::new(false),
+            is_short: AtomicBool::new(false),
+        });
+        intake.tally.set_intake(&intake);
+        intake
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.joined.listener
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.joined.address
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether several processes wait for one socket.
+    pub(super) fn is_shared(&self) -> bool {
+        self.joined.dispatch == Dispatch::Shared
+    }
+
+    /// How many connections the worker takes before others go first.
+    pub(super) fn weight(&self) -> u32 {
+        self.joined.weight
+    }
+
+    /// Whether nothing is to be taken any more, since the worker stops.
+    pub(super) fn is_over(&self) -> bool {
+        let leaves_the_rest =
+            self.control.stop() == Some(Stop::AtOnce) && self.joined.dispatch != Dispatch::Steered;
+        leaves_the_rest || self.is_done()
+    }
+
+    /// Takes a connection for an application that waits with an event loop.
+    pub(super) fn take_in_turn(&self) -> io::Result<Option<(Connection, Peer)>> {
+        if self.is_shared()
+            && std::mem::take(&mut self.watch().has_rotated)
+            && self.control.stop().is_none()
+        {
+            return Ok(None);
+        }
+        let taken = self.take()?;
+        if taken.is_some() && self.is_shared() {
+            self.count_turn();
+        }
+        Ok(taken)
+    }
+
+    /// Goes to the end of the queue after as many connections as the weight. At once, while the
+    /// application has yet to serve the last one: the next that comes wakes another worker.
+    fn count_turn(&self) {
+        let mut guard = self.watch();
+        let watch = &mut *guard;
+        watch.taken += 1;
+        if watch.taken >= self.joined.weight
+            && let Some(Registered::Exclusive(entry)) = &mut watch.registered
+        {
+            (watch.taken, watch.has_rotated) = (0, true);
+            if let Err(error) = entry.rotate() {
+                tracing::error!(%error, "a shared listener can't be watched");
+            }
+        }
+    }
+
+    /// Takes a connection, if one waits and the worker may have it.
+    pub(super) fn take(&self) -> io::Result<Option<(Connection, Peer)>> {
+        if self.is_over() || (self.is_shared() && self.joined.weight == 0) {
+            return Ok(None);
+        }
+        if !self.tally.has_room() {
+            self.rest();
+            if !self.tally.has_room() {
+                return Ok(None);
+            }
+            self.resume();
+        }
+        // Before the look: what came before the request to stop is taken.
+        let stops = self.control.stop().is_some();
+        let found = self.look();
+        match &found {
+            Err(error) if sys::is_shortage(error) => {
+                if self.is_shared() && !self.is_short.swap(true, Ordering::AcqRel) {
+                    // Woken for what it can't take: somebody else shall look.
+                    self.rest();
+                    self.control.pass(self.id());
+                }
+            }
+            Err(_) => {}
+            Ok(_) if self.is_short.swap(false, Ordering::AcqRel) => self.resume(),
+            Ok(_) => {}
+        }
+        let found = found?;
+        if found.is_none() && stops {
+            self.finish();
+        }
+        Ok(found.map(|accepted| self.admit(accepted)))
+    }
+
+    fn look(&self) -> io::Result<Option<Accepted>> {
+        match &self.source {
+            Queue::Mailbox { receiver, taker } => {
+                let mut taker = taker.lock().unwrap_or_else(PoisonError::into_inner);
+                match taker.take(receiver.as_fd())? {
+                    Taken::Connection(accepted) => Ok(Some(accepted)),
+                    Taken::Empty | Taken::Closed => Ok(None),
+                }
+            }
+            Queue::Socket(socket) => accept(|| socket.accept()),
+        }
+    }
+
+    fn admit(&self, accepted: Accepted) -> (Connection, Peer) {
+        let peer = accepted.peer;
+        let connection = Connection::new(accepted.socket, peer, self.tally.admit());
+        if !self.tally.has_room() {
+            self.rest();
+            // One that ended meanwhile may have found nothing to resume.
+            if self.tally.has_room() {
+                self.resume();
+            }
+        }
+        (connection, peer)
+    }
+
+    /// Is woken no more until [`resume`](Self::resume): what comes is for the others.
+    fn rest(&self) {
+        if let Some(Registered::Exclusive(entry)) = &mut self.watch().registered
+            && let Err(error) = entry.rest()
+        {
+            tracing::error!(%error, "a shared listener can't be left to others");
+        }
+    }
+
+    /// There is room again.
+    pub(super) fn resume(&self) {
+        if self.is_over() {
+            return;
+        }
+        let mut watch = self.watch();
+        let result = match &mut watch.registered {
+            Some(Registered::Exclusive(entry)) => entry.resume(),
+            // Registering again tells of what waits already.
+            Some(Registered::Plain { registry, token, interests }) => {
+                let fd = self.as_fd().as_raw_fd();
+                SourceFd(&fd).reregister(registry, *token, *interests)
+            }
+            None => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "a listener can't be watched again");
+        }
+    }
+
+    /// The master says that something may wait that nobody was woken for.
+    pub(super) fn look_again(&self) {
+        if let Some(Registered::Exclusive(entry)) = &mut self.watch().registered
+            && let Err(error) = entry.rotate()
+        {
+            tracing::error!(%error, "a shared listener can't be watched");
+        }
+    }
+
+    /// The worker shall stop.
+    pub(super) fn begin_stop(&self) {
+        if self.is_shared() && self.is_over() {
+            self.rest();
+            self.control.pass(self.id());
+        }
+    }
+
+    /// Whether it has told the master that it takes no more.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
+
+    /// What there was is taken.
+    fn finish(&self) {
+        if self.is_mailbox() || self.is_done.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.rest();
+        self.control.close_listener(self.id());
+    }
+
+    fn is_mailbox(&self) -> bool {
+        matches!(self.source, Queue::Mailbox { .. })
+    }
+
+    pub(super) fn register(
+        &self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        let mut watch = self.watch();
+        if self.is_shared() {
+            // An entry of before would be in the way of the new one.
+            watch.registered = None;
+            if self.joined.weight > 0 {
+                let entry = ExclusiveEntry::add(registry.as_fd(), self.as_fd(), token.0 as u64)?;
+                watch.registered = Some(Registered::Exclusive(entry));
+            }
+            return Ok(());
+        }
+        let fd = self.as_fd().as_raw_fd();
+        match watch.registered {
+            None => SourceFd(&fd).register(registry, token, interests)?,
+            Some(_) => SourceFd(&fd).reregister(registry, token, interests)?,
+        }
+        let registry = registry.try_clone()?;
+        watch.registered = Some(Registered::Plain { registry, token, interests });
+        Ok(())
+    }
+
+    pub(super) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+        match self.watch().registered.take() {
+            Some(Registered::Plain { .. }) => {
+                SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
+            }
+            Some(Registered::Exclusive(_)) | None => Ok(()),
+        }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Intake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Queue::Mailbox { receiver, .. } => receiver.as_fd(),
+            Queue::Socket(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Accepts until there is a connection, nothing, or a reason to wait.
+fn accept(mut accept_once: impl FnMut() -> io::Result<Accepted>) -> io::Result<Option<Accepted>> {
+    loop {
+        let error = match accept_once() {
+            Ok(accepted) => return Ok(Some(accepted)),
+            Err(error) => error,
+        };
+        match accept_failure(&error) {
+            AcceptFailure::Empty => return Ok(None),
+            AcceptFailure::Retry => tracing::debug!(%error, "accept: connection lost"),
+            AcceptFailure::Pause if is_closed(&error) => return Ok(None),
+            AcceptFailure::Pause | AcceptFailure::NoDescriptor => return Err(error),
+        }
+    }
+}
+
+/// Whether the master has shut the socket down: nothing will come any more.
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
+}
