@@ -211,16 +211,6 @@ mod tests {
             Worker { orders, waker, done, thread, id }
         }
 
-        /// Waits until it sleeps, which a worker that has nothing to do does in its poll only.
-        fn wait_until_idle(&self) {
-            let path = format!("/proc/self/task/{}/stat", self.id);
-            let deadline = Instant::now() + TIMEOUT;
-            while !std::fs::read_to_string(&path).unwrap().contains(") S ") {
-                assert!(Instant::now() < deadline, "the worker goes on running");
-                std::thread::yield_now();
-            }
-        }
-
         fn order(&self, resume: bool) {
             self.orders.send(resume).unwrap();
             self.waker.wake().unwrap();
@@ -232,6 +222,16 @@ mod tests {
             drop(self.orders);
             self.waker.wake().unwrap();
             self.thread.join().unwrap()
+        }
+    }
+
+    /// Waits until a thread sleeps, which one that has nothing to do does in its poll only.
+    fn wait_until_idle(thread: Pid) {
+        let path = format!("/proc/self/task/{thread}/stat");
+        let deadline = Instant::now() + TIMEOUT;
+        while !std::fs::read_to_string(&path).unwrap().contains(") S ") {
+            assert!(Instant::now() < deadline, "the thread goes on running");
+            std::thread::yield_now();
         }
     }
 
@@ -254,7 +254,7 @@ mod tests {
         let (listener, address) = listener();
         let (workers, taken) = workers(&listener, weights);
         for _ in 0..connections {
-            workers.iter().for_each(Worker::wait_until_idle);
+            workers.iter().for_each(|worker| wait_until_idle(worker.id));
             connect(address, &taken);
         }
         workers.into_iter().map(Worker::end).collect()
@@ -337,6 +337,32 @@ mod tests {
         let mut event = [EpollEvent::empty()];
         assert_eq!(epoll.wait(&mut event, EpollTimeout::ZERO), Ok(1));
         assert_eq!(event[0].data(), 9);
+    }
+
+    #[test]
+    fn what_the_first_leaves_the_second_is_told_of_when_it_looks() {
+        let (listener, address) = listener();
+        let epolls = [(); 2].map(|()| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        let [mut first, mut second] = epolls
+            .each_ref()
+            .map(|epoll| ExclusiveEntry::add(epoll.0.as_fd(), listener.as_fd(), 9).unwrap());
+        let limit = EpollTimeout::try_from(TIMEOUT).unwrap();
+        let threads = epolls.map(|epoll| {
+            let (is, id) = channel();
+            let thread = spawn(move || {
+                is.send(gettid()).unwrap();
+                epoll.wait(&mut [EpollEvent::empty()], limit).unwrap()
+            });
+            wait_until_idle(id.recv().unwrap());
+            thread
+        });
+        let _client = TcpStream::connect(address).unwrap();
+        let [woken, other] = threads;
+        assert_eq!(woken.join().unwrap(), 1);
+        first.rest().unwrap();
+        second.rotate().unwrap();
+        assert_eq!(other.join().unwrap(), 1);
+        listener.accept().unwrap();
     }
 
     #[test]

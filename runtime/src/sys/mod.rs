@@ -4,6 +4,10 @@
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
 //! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `inherited_descriptor`;
 //! `raise_descriptor_limit`; `OomKills`; `is_shortage`, `accept_failure` (what errors mean).
+//!
+//! For dispatch: `ExclusiveEntry`, `ExclusiveWait` (a shared socket, handed out in turn);
+//! `Steering` (sockets that share an address, chosen by the kernel), `claim_tcp` and its like (such
+//! sockets); `Board`, `CellWriter` (counters in shared memory).
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("runtime supports Linux; other systems follow");
