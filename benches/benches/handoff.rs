@@ -6,6 +6,8 @@
 
 #[path = "handoff/client.rs"]
 mod client;
+#[path = "support/handover.rs"]
+mod handover;
 #[path = "handoff/ours.rs"]
 mod ours;
 #[path = "support/processor.rs"]
@@ -16,6 +18,8 @@ mod raw;
 mod report;
 #[path = "handoff/server.rs"]
 mod server;
+#[path = "support/stamp.rs"]
+mod stamp;
 
 use std::env;
 use std::error::Error;
@@ -122,7 +126,11 @@ impl Sample {
 fn sample(server: &Server, task: Task, connections: u64) -> io::Result<Sample> {
     let before = server.cpu_time()?;
     let wall_ns = match task {
-        Task::Stamp => client::median_latency_ns(server.address(), connections)?,
+        Task::Stamp => {
+            let mut latencies_ns = stamp::latencies_ns(server.address(), connections)?;
+            let middle = latencies_ns.len() / 2;
+            *latencies_ns.select_nth_unstable(middle).1
+        }
         Task::Close => {
             client::open_and_wait_for_close(server.address(), connections)? / connections
         }

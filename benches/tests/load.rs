@@ -41,6 +41,18 @@ fn a_kept_connection_carries_all_requests() {
 }
 
 #[test]
+fn a_rate_is_kept_and_a_request_that_is_not_due_in_time_not_begun() {
+    let address = serve(|stream, _| answer_on(stream, usize::MAX));
+    let line = format!("--url http://{address} --clients 4 --keep-alive --rate 100");
+    let report = load(&format!("{line} --requests 10"));
+    assert_eq!((report.ok(), report.failures()), (10, 0), "{report}");
+    assert!(report.elapsed() >= Duration::from_millis(90), "{report}");
+    // The first is due at once, and the others after the end.
+    let report = load(&format!("{line} --rate 1 --seconds 0.2"));
+    assert_eq!((report.ok(), report.failures()), (1, 0), "{report}");
+}
+
+#[test]
 fn a_kept_connection_is_replaced_when_the_server_announces_its_end() {
     let address = serve(|stream, _| answer_on(stream, 10));
     let report = load(&format!("--url http://{address} --clients 1 --requests 50 --keep-alive"));

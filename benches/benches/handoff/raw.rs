@@ -1,32 +1,19 @@
-//! The bare system calls, as somebody would write them by hand for this very purpose: no policy but
-//! the next in turn, no peer address, no care for workers that stall or die.
+//! The bare system calls.
 
 use std::env;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use rustix::cmsg_space;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, read, retry_on_intr, write};
-use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, accept_with,
-    listen, recvmsg, sendmsg, socketpair,
-};
+use rustix::io::{Errno, read, write};
+use rustix::net::listen;
 
+use crate::handover::{hand_over, pair, take, wait, watch};
 use crate::server::Task;
 
 /// As `runtime` has it by default.
 const BACKLOG: i32 = 4096;
-
-/// Makes room for 16 connections, as in `runtime` by default; the kernel doubles it.
-const SEND_BUFFER_BYTES: usize = 16 * 768 / 2;
 
 /// A master thread and its workers' processes.
 #[derive(Debug)]
@@ -44,9 +31,7 @@ impl Cluster {
         let mut cluster = Cluster { address: listener.local_addr()?, workers: Vec::new() };
         let mut sockets = Vec::new();
         for _ in 0..workers {
-            let (ours, theirs) =
-                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-            set_socket_send_buffer_size(&ours, SEND_BUFFER_BYTES)?;
+            let (ours, theirs) = pair()?;
             let mut command = Command::new(env::current_exe()?);
             cluster.workers.push(command.args(args).stdin(Stdio::from(theirs)).spawn()?);
             sockets.push(ours);
@@ -82,55 +67,6 @@ impl Drop for Cluster {
     }
 }
 
-/// The master: accepts, and sends each connection to the next worker that has room.
-fn hand_over(listener: &TcpListener, workers: &[OwnedFd]) -> io::Result<()> {
-    let epoll = watch(listener)?;
-    let mut next = 0;
-    loop {
-        wait(&epoll)?;
-        loop {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let connection = match accept_with(listener, flags) {
-                Ok(connection) => connection,
-                Err(Errno::AGAIN) => break,
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let mut full = 0;
-            while !put(&workers[next], connection.as_fd())? {
-                full += 1;
-                next = (next + 1) % workers.len();
-                if full == workers.len() {
-                    wait_for_room(workers)?;
-                    full = 0;
-                }
-            }
-            next = (next + 1) % workers.len();
-        }
-    }
-}
-
-/// Whether the worker had room for it.
-fn put(worker: &OwnedFd, connection: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let connection = [connection];
-    control.push(SendAncillaryMessage::ScmRights(&connection));
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    match retry_on_intr(|| sendmsg(worker, &[IoSlice::new(&[0])], &mut control, flags)) {
-        Ok(_) => Ok(true),
-        Err(Errno::AGAIN) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn wait_for_room(workers: &[OwnedFd]) -> io::Result<()> {
-    let mut fds: Vec<PollFd<'_>> =
-        workers.iter().map(|worker| PollFd::new(worker, PollFlags::OUT)).collect();
-    retry_on_intr(|| poll(&mut fds, None))?;
-    Ok(())
-}
-
 /// A worker, whose standard input is where connections come from.
 pub(crate) fn work(task: Task) -> io::Result<()> {
     let socket = io::stdin();
@@ -147,34 +83,4 @@ pub(crate) fn work(task: Task) -> io::Result<()> {
             }
         }
     }
-}
-
-/// `None` when the master is gone.
-fn take(socket: impl AsFd) -> rustix::io::Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let message =
-        retry_on_intr(|| recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags))?;
-    if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(Errno::MFILE);
-    }
-    let received = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut connections) => connections.next(),
-        _ => None,
-    });
-    Ok(received)
-}
-
-/// Edge-triggered, since both loops go on until there is no more.
-fn watch(socket: impl AsFd) -> rustix::io::Result<OwnedFd> {
-    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, socket, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?;
-    Ok(epoll)
-}
-
-fn wait(epoll: &OwnedFd) -> rustix::io::Result<()> {
-    let mut events = [MaybeUninit::uninit(); 1];
-    retry_on_intr(|| epoll::wait(epoll, &mut events, None).map(drop))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::{client, ours, raw};
+use crate::{ours, raw, stamp};
 
 const MASTER: &str = "handoff-master";
 pub(crate) const WORKER: &str = "handoff-worker";
@@ -67,8 +67,7 @@ impl Task {
     /// To be called at once when a connection was taken.
     pub(crate) fn perform(self, connection: impl AsFd) -> io::Result<()> {
         if self == Task::Stamp {
-            let taken_ns = client::now_ns();
-            rustix::io::write(connection, &taken_ns.to_ne_bytes())?;
+            stamp::send(connection)?;
         }
         Ok(())
     }

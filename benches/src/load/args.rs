@@ -21,6 +21,9 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// How many requests all clients make together; `None` for no end.
     pub requests: Option<u64>,
+    /// How many requests a second all clients begin together; `None` for as many as they can. A
+    /// client whose last request is not answered yet begins late, and then catches up.
+    pub rate: Option<u32>,
     /// Whether a client uses its connection again, or takes a new one for each request.
     pub keep_alive: bool,
     /// How long a request may take, the connecting included. Up to [`TIMEOUT_MS_MAX`].
@@ -53,6 +56,7 @@ Usage: load --url URL [flags]
   --clients N        parallel clients, 1 to 1024 (default 32)
   --seconds S        how long (default 10, or no end when --requests is given)
   --requests N       how many requests in all
+  --rate N           how many to begin a second, all clients together (default: no limit)
   --keep-alive       use connections again; the default is a new connection for each request
   --timeout-ms N     for one request, connecting included; 1 to 600000 (default 5000)
   --json             one JSON object instead of a table
@@ -69,6 +73,9 @@ pub const CLIENTS_MAX: u32 = 1024;
 /// The longest timeout of a request, in milliseconds: ten minutes.
 pub const TIMEOUT_MS_MAX: u32 = 600_000;
 
+/// The highest rate, in requests a second.
+pub const RATE_MAX: u32 = 1_000_000;
+
 impl Options {
     /// The defaults, for a target.
     #[must_use]
@@ -79,6 +86,7 @@ impl Options {
             clients: 32,
             duration: Some(Duration::from_secs(10)),
             requests: None,
+            rate: None,
             keep_alive: false,
             timeout: Duration::from_secs(5),
             json: false,
@@ -103,6 +111,7 @@ impl Options {
                 "--clients" => options.clients = flags.number(&flag, 1..=CLIENTS_MAX)?,
                 "--seconds" => seconds = Some(flags.seconds(&flag)?),
                 "--requests" => options.requests = Some(flags.number(&flag, 1..=u64::MAX)?),
+                "--rate" => options.rate = Some(flags.number(&flag, 1..=RATE_MAX)?),
                 "--keep-alive" => options.keep_alive = flags.switch(&flag)?,
                 "--timeout-ms" => {
                     let timeout_ms = flags.number(&flag, 1..=TIMEOUT_MS_MAX)?;
@@ -231,12 +240,13 @@ mod tests {
             clients: 1024,
             duration: Some(Duration::from_millis(1500)),
             requests: Some(7),
+            rate: Some(500),
             keep_alive: true,
             timeout: Duration::from_millis(250),
             json: true,
         };
         let line = "--url=unix:/s --path=/a?b=c --clients 1024 --seconds 1.5 --requests=7 \
-                    --keep-alive --timeout-ms 250 --json";
+                    --rate 500 --keep-alive --timeout-ms 250 --json";
         assert_eq!(options(line), expected);
     }
 
@@ -263,6 +273,7 @@ mod tests {
             ("--clients 0", "--clients 0: must be 1 to 1024"),
             ("--clients=1025", "--clients 1025: must be 1 to 1024"),
             ("--requests -1", "--requests -1: must be 1 to 18446744073709551615"),
+            ("--rate 0", "--rate 0: must be 1 to 1000000"),
             ("--seconds nan", "--seconds nan: must be 0.001 to 1000000"),
             ("--timeout-ms 1e3", "--timeout-ms 1e3: must be 1 to 600000"),
             ("--json=yes", "--json=yes: takes no value"),

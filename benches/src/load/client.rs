@@ -16,6 +16,9 @@ pub(super) struct Plan<'a> {
     pub(super) request: Vec<u8>,
     pub(super) keep_alive: bool,
     pub(super) timeout: Duration,
+    pub(super) start: Instant,
+    /// Between the beginnings of two requests, at least.
+    pub(super) interval: Option<Duration>,
     /// When to begin no more requests.
     pub(super) end: Option<Instant>,
     pub(super) requests: u64,
@@ -54,7 +57,7 @@ impl<'a> Client<'a> {
             if let Err(Failure { phase, kind, detail }) = self.exchange(start) {
                 self.tally.fail(phase, kind, || detail);
                 if phase == Phase::Connect {
-                    pause();
+                    pause(PAUSE_AFTER_CONNECT_FAILURE);
                 }
             }
         }
@@ -62,12 +65,29 @@ impl<'a> Client<'a> {
     }
 
     fn next_start(&self) -> Option<Instant> {
-        let Plan { stop, end, begun, requests, .. } = self.plan;
+        let Plan { stop, start, interval, end, begun, requests, .. } = self.plan;
+        let is_over = |now| stop.load(Ordering::Relaxed) || end.is_some_and(|end| now >= end);
         let now = Instant::now();
-        if stop.load(Ordering::Relaxed) || end.is_some_and(|end| now >= end) {
+        if is_over(now) {
             return None;
         }
-        (begun.fetch_add(1, Ordering::Relaxed) < *requests).then_some(now)
+        let number = begun.fetch_add(1, Ordering::Relaxed);
+        if number >= *requests {
+            return None;
+        }
+        let Some(interval) = interval else { return Some(now) };
+        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        let due = *start + Duration::from_nanos(interval_ns.saturating_mul(number));
+        loop {
+            let now = Instant::now();
+            if is_over(now.max(due)) {
+                return None;
+            }
+            if now >= due {
+                return Some(now);
+            }
+            pause((due - now).min(PAUSE_MAX));
+        }
     }
 
     /// One request, from connecting to the last byte of the answer.
@@ -103,8 +123,8 @@ impl<'a> Client<'a> {
         Ok(socket)
     }
 
-    /// Keeps the connection, or closes it after the server did: who closes first has to keep the
-    /// port out of use for a minute, and this side has only so many of them.
+    /// Keeps the connection, or resets it after the server has closed it: who closes first has to
+    /// keep the port out of use for a minute, and this side has only so many of them.
     fn finish(&mut self, socket: Socket, answer: &Answer) {
         match answer.end {
             End::Open if self.plan.keep_alive => self.connection = Some(socket),
@@ -112,9 +132,14 @@ impl<'a> Client<'a> {
             End::Open | End::Closing if self.lingers => {
                 let deadline = Instant::now() + LINGER.min(self.plan.timeout);
                 let result = Timed { socket: &socket, deadline }.read(&mut [0]);
-                if result.is_err_and(|error| is_timeout(&error)) {
-                    self.tally.unclosed += 1;
-                    self.lingers = false;
+                match result {
+                    // If it can't be set, then a state stays behind, and that is all.
+                    Ok(0) => drop(socket.set_linger(Some(Duration::ZERO))),
+                    Err(error) if is_timeout(&error) => {
+                        self.tally.unclosed += 1;
+                        self.lingers = false;
+                    }
+                    _ => {}
                 }
             }
             End::Open | End::Closing => self.tally.unclosed += 1,
@@ -202,12 +227,15 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-/// While nobody listens, a client would otherwise count tens of thousands of failures a second.
-fn pause() {
+fn pause(time: Duration) {
     #[allow(clippy::disallowed_methods, reason = "sets a rate, waits for nothing")]
-    std::thread::sleep(PAUSE_AFTER_CONNECT_FAILURE);
+    std::thread::sleep(time);
 }
 
+/// How long a pause may keep a client from noticing that it shall stop.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// While nobody listens, a client would otherwise count tens of thousands of failures a second.
 const PAUSE_AFTER_CONNECT_FAILURE: Duration = Duration::from_millis(10);
 
 /// How long to wait for the server to close.

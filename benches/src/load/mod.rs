@@ -1,11 +1,13 @@
 //! An HTTP load client that counts what became of each request, and which worker answered it.
 //!
 //! It is closed-loop: each client is a thread that sends its next request when the last one was
-//! answered or failed. Nothing is retried, so what a reload or a crash loses shows up as a failure.
+//! answered or failed, and not before it is due, if there is a rate. Nothing is retried, so what a
+//! reload or a crash loses shows up as a failure.
 //!
 //! By default each request takes a new connection and asks the server to close it. The client then
-//! waits for the server to close first: the `TIME_WAIT` state stays with the server, and the client
-//! does not run out of local ports at tens of thousands of connections per second.
+//! waits for the server to close first, and resets what is left: no `TIME_WAIT` state stays behind
+//! on either side, no run slows down the next, and the client does not run out of local ports at
+//! tens of thousands of connections per second.
 //!
 //! Latency is the time from before `connect` (with a kept connection: before the send) until the
 //! answer is complete, of requests that were answered with a 2xx status.
@@ -20,9 +22,9 @@ mod target;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-pub use args::{CLIENTS_MAX, Command, Options, TIMEOUT_MS_MAX, USAGE, UsageError};
+pub use args::{CLIENTS_MAX, Command, Options, RATE_MAX, TIMEOUT_MS_MAX, USAGE, UsageError};
 pub use report::{Kind, Phase, Report, Worker};
 pub use target::Target;
 
@@ -43,6 +45,8 @@ pub fn run(options: &Options, stop: &AtomicBool) -> io::Result<Report> {
         request: options.request(),
         keep_alive: options.keep_alive,
         timeout: options.timeout,
+        start,
+        interval: options.rate.map(|rate| Duration::from_secs(1) / rate),
         end: options.duration.map(|duration| start + duration),
         requests: options.requests.unwrap_or(u64::MAX),
         begun: AtomicU64::new(0),

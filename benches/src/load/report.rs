@@ -96,6 +96,19 @@ impl Report {
         self.tally.failed.iter().flatten().sum()
     }
 
+    /// How long the run took, until its last request had ended.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// The latency that `percent` (1 to 100) of the requests that were answered with a 2xx status
+    /// don't exceed, up to 1/64 too high; 0 when there were none.
+    #[must_use]
+    pub fn latency(&self, percent: u64) -> Duration {
+        self.tally.latency.percentile(percent)
+    }
+
     /// Whether there were requests, and all were answered with a 2xx status.
     #[must_use]
     pub fn is_all_ok(&self) -> bool {
