@@ -60,8 +60,11 @@ impl Address {
         };
         let (length, max) = (length_that_counts(&path, name), sys::PATH_BYTES_MAX);
         if length > max {
-            let why =
-                format!("{length} bytes are too long for a socket: at most {max} are possible");
+            let what = if sys::NAMES_FROM_DIRECTORY { "file's name" } else { "path" };
+            let why = format!(
+                "its {what} has {length} bytes, and at most {max} fit into a socket's address: \
+                 shorten it"
+            );
             return fail(why);
         }
         Ok(Self(Name::Path(path)))

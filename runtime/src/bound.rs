@@ -75,7 +75,13 @@ impl Bound {
             .mode(0o777)
             .respects_umask(true)
             .any_directory(true)
-            .bind(name)?;
+            .bind(name)
+            .map_err(|error| {
+                // Whom this is told knows the address.
+                let text = error.to_string();
+                let known = format!("cannot listen at {name}: ");
+                io::Error::new(error.kind(), text.strip_prefix(&known).unwrap_or(&text))
+            })?;
         Ok((Bound::Unix(socket), address.clone()))
     }
 

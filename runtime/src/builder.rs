@@ -13,7 +13,7 @@ use scheduler::{Policy, PolicyKind};
 use crate::cluster::{Cluster, Handle};
 use crate::error::Error;
 use crate::event::Event;
-use crate::listen::Dispatch;
+use crate::listen::{BACKLOG_CONNECTIONS, Dispatch};
 use crate::machine::{self, Machine, RestartPolicy, SLOTS_MAX};
 use crate::policy::{self, Choice, Override};
 use crate::shell::{self, Control, EventHook, Master, Program, Publisher};
@@ -56,7 +56,7 @@ impl Builder {
             drain_timeout: Duration::from_secs(30),
             kill_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(1),
-            backlog: 4096,
+            backlog: BACKLOG_CONNECTIONS,
             mailbox_connections: 16,
             seed: None,
             program: Program { path: None, args: None, env: Vec::new() },

@@ -47,7 +47,7 @@ pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use post::{Message, Recipient, RequestError, SendError, Sender};
 pub use scheduler::PolicyKind;
-pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, Worker};
+pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, UdpSocket, Worker};
 
 /// Compiles the examples of the workspace's README.
 #[cfg(doctest)]

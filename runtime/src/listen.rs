@@ -72,6 +72,9 @@ impl fmt::Display for ParseDispatchError {
 
 impl std::error::Error for ParseDispatchError {}
 
+/// How many connections the kernel queues, where nobody says it.
+pub(crate) const BACKLOG_CONNECTIONS: u32 = 4096;
+
 /// How a listener is opened, beyond its address.
 ///
 /// The first worker that asks for an address decides. For the others it is open already: they join

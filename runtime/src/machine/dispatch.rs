@@ -171,6 +171,8 @@ impl<C> Balancer<C> {
     /// What the policy calls itself.
     pub(crate) fn policy_name(&self) -> &'static str {
         match self.mode {
+            // Of datagrams, nobody says which worker gets one.
+            Dispatch::Shared if matches!(self.address, Address::Udp(_)) => "none",
             Dispatch::Shared => "rotation",
             Dispatch::Auto | Dispatch::Handoff | Dispatch::Steered => self.policy.name(),
         }

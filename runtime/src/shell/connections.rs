@@ -56,6 +56,13 @@ impl Master {
         // Nothing steers yet.
         let dispatch = if dispatch == Dispatch::Shared { dispatch } else { Dispatch::Handoff };
         match self.try_open(listener, address, options) {
+            Ok(address @ Address::Udp(_)) => {
+                // There is nothing that could be dispatched.
+                let asked = options.dispatch.unwrap_or(Dispatch::Shared);
+                let is_other = !matches!(asked, Dispatch::Auto | Dispatch::Shared);
+                let reason = is_other.then(|| "datagrams are shared".to_owned());
+                Input::ListenerOpened { listener, address, dispatch: Dispatch::Shared, reason }
+            }
             Ok(address) => Input::ListenerOpened { listener, address, dispatch, reason: None },
             Err(error) => {
                 self.boards.remove(&listener);

@@ -175,7 +175,7 @@ impl Control {
 
     /// The application has dropped a listener.
     pub(super) fn forget(&self, intake: &Intake) {
-        if !intake.is_done() {
+        if !intake.is_done() && !intake.is_own() {
             self.close_listener(intake.id());
         }
     }

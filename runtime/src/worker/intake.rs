@@ -1,6 +1,7 @@
 //! Where a worker's connections come from: its slot's mailbox, or a listening socket.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
 use super::connection::Connection;
 use super::control::{Control, Stop};
@@ -36,8 +38,13 @@ pub(super) struct Intake {
 
 #[derive(Debug)]
 enum Queue {
-    Mailbox { receiver: OwnedFd, taker: Mutex<Taker> },
+    Mailbox {
+        receiver: OwnedFd,
+        taker: Mutex<Taker>,
+    },
     Socket(Bound),
+    /// One that the worker has opened for itself, of which the master does not know.
+    Own(Bound),
 }
 
 /// How the application waits.
@@ -77,6 +84,17 @@ impl Intake {
                 Queue::Socket(Bound::Tcp(TcpListener::from_std(handle.into())))
             }
         };
+        Intake::of(control, joined, source, tally)
+    }
+
+    /// That of a socket which the worker has opened for itself.
+    pub(super) fn own(control: Arc<Control>, socket: Bound, address: Address) -> Arc<Intake> {
+        // As a steered one, it gets what the kernel puts into its backlog.
+        let joined = Joined { listener: u32::MAX, dispatch: Dispatch::Steered, weight: 1, address };
+        Intake::of(control, joined, Queue::Own(socket), Arc::new(Tally::new(None)))
+    }
+
+    fn of(control: Arc<Control>, joined: Joined, source: Queue, tally: Arc<Tally>) -> Arc<Intake> {
         let intake = Arc::new(Intake {
             control,
             joined,
@@ -193,7 +211,7 @@ impl Intake {
                     Taken::Empty | Taken::Closed => Ok(None),
                 }
             }
-            Queue::Socket(socket) => accept(|| socket.accept()),
+            Queue::Socket(socket) | Queue::Own(socket) => accept(|| socket.accept()),
         }
     }
 
@@ -267,7 +285,17 @@ impl Intake {
             return;
         }
         self.rest();
-        self.control.close_listener(self.id());
+        if self.is_own() {
+            // Who connects from now on is refused, and does not wait.
+            let _ = SockRef::from(self).shutdown(Shutdown::Both);
+        } else {
+            self.control.close_listener(self.id());
+        }
+    }
+
+    /// Whether the master does not know of it.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.source, Queue::Own(_))
     }
 
     fn is_mailbox(&self) -> bool {
@@ -318,7 +346,7 @@ impl AsFd for Intake {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             Queue::Mailbox { receiver, .. } => receiver.as_fd(),
-            Queue::Socket(socket) => socket.as_fd(),
+            Queue::Socket(socket) | Queue::Own(socket) => socket.as_fd(),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 mod connection;
 mod control;
+mod exclusive;
 mod intake;
 mod listener;
 mod tally;
+mod udp;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -21,6 +23,7 @@ use mio::{Interest, Registry, Token};
 pub use self::connection::{Connection, Stream};
 pub use self::listener::{Incoming, Listener};
 pub use self::tally::OpenConnection;
+pub use self::udp::UdpSocket;
 
 use self::control::Control;
 use crate::address::{Address, ParseAddressError};
@@ -141,9 +144,13 @@ impl Worker {
     /// Asks the master for connections to `address`; all workers that ask for one address share it.
     ///
     /// With port 0 the system chooses a port, the same for every worker: the n-th such call of each
-    /// worker gets the same listener. Other addresses may be listened on once at a time. Dropping
-    /// the listener ends this worker's share; the address itself stays open, and its clients wait,
-    /// until the cluster ends. A cluster has at most 64 addresses.
+    /// worker gets the same listener, also when it has dropped one of them meanwhile. Other
+    /// addresses, and the real one of a listener on port 0, may be listened on once at a time by a
+    /// worker, and again after that.
+    ///
+    /// Dropping the listener ends this worker's share; the address itself stays open, and its
+    /// clients wait, until the cluster ends. A cluster has at most 64 addresses. One that could not
+    /// be opened is none of them, and anybody may try it again.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -156,9 +163,11 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when `address` is none; what the master met when it opened the listener (such
-    /// as `AddrInUse` and `PermissionDenied`); `AddrInUse` when this worker listens there already;
-    /// `NotConnected` when the master is gone, or the worker shall stop.
+    /// `InvalidInput` when `address` is none, or one of datagrams; what the master met when it
+    /// opened the listener (such as `AddrInUse` and `PermissionDenied`), with what can be done
+    /// about it; `AddrInUse` when this worker listens there already; `QuotaExceeded` when the
+    /// cluster has as many addresses as it may; `NotConnected` when the master is gone, or the
+    /// worker shall stop.
     pub fn listen<A>(&self, address: A) -> io::Result<Listener>
     where
         A: TryInto<Address>,
@@ -177,25 +186,23 @@ impl Worker {
         A: TryInto<Address>,
         A::Error: Into<ParseAddressError>,
     {
-        let address = address.try_into().map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidInput, Into::<ParseAddressError>::into(error))
-        })?;
-        if let Some(why) = address.check() {
-            let reason = format!("listen on {address}: {why}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-        }
-        // A path means the same for the master only if it does not depend on where we are.
-        let address = match address {
-            Address::Unix(path) => Address::Unix(std::path::absolute(path)?),
-            other => other,
+        let address = resolve(address)?;
+        let is_udp = || {
+            let reason = format!("listen on {address}: it is a UDP socket, see Worker::bind");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
         };
+        if let Address::Udp(_) = address {
+            return is_udp();
+        }
+        if options.exclusive {
+            return self.listen_alone(&address, &options);
+        }
         let (joined, handle, board) =
             self.control.listen(&address, &options, deadline(ANSWER_TIMEOUT))?;
         let listener = joined.listener;
         if let Address::Udp(_) = joined.address {
             self.control.close_listener(listener);
-            let reason = format!("listen on {address}: it is a UDP socket, see Worker::bind");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            return is_udp();
         }
         match self.control.join(joined, handle, board.as_fd()) {
             Ok(intake) => Ok(Listener::new(Arc::clone(&self.control), intake)),
@@ -225,6 +232,25 @@ impl Worker {
     /// Whether this process shall stop: take no new work, finish what it has, exit.
     pub fn is_stopping(&self) -> bool {
         self.control.stop().is_some()
+    }
+}
+
+/// What a worker asks for: an address that can be one, and that does not depend on where it is.
+fn resolve<A>(address: A) -> io::Result<Address>
+where
+    A: TryInto<Address>,
+    A::Error: Into<ParseAddressError>,
+{
+    let address = address.try_into().map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidInput, Into::<ParseAddressError>::into(error))
+    })?;
+    if let Some(why) = address.check() {
+        let reason = format!("listen on {address}: {why}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    match address {
+        Address::Unix(path) => Ok(Address::Unix(std::path::absolute(path)?)),
+        other => Ok(other),
     }
 }
 

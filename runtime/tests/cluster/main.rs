@@ -6,15 +6,19 @@
 mod addresses;
 mod chaos;
 mod crashes;
+mod datagrams;
 mod descriptors;
 mod dispatch;
 mod environment;
 mod events;
+mod exclusive;
 mod harness;
 mod hostile;
 mod inherited;
+mod keys;
 mod lifecycle;
 mod orphans;
+mod paths;
 mod scale;
 mod shared;
 mod shutdown;
@@ -28,14 +32,18 @@ fn main() -> ExitCode {
         addresses::TESTS,
         chaos::TESTS,
         crashes::TESTS,
+        datagrams::TESTS,
         descriptors::TESTS,
         dispatch::TESTS,
         environment::TESTS,
         events::TESTS,
+        exclusive::TESTS,
         hostile::TESTS,
         inherited::TESTS,
+        keys::TESTS,
         lifecycle::TESTS,
         orphans::TESTS,
+        paths::TESTS,
         scale::TESTS,
         shared::TESTS,
         shutdown::TESTS,
@@ -46,6 +54,7 @@ fn main() -> ExitCode {
         dispatch::ROLES,
         environment::ROLES,
         events::ROLES,
+        exclusive::ROLES,
         hostile::ROLES,
         lifecycle::ROLES,
         support::host::ROLES,

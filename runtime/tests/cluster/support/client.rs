@@ -3,13 +3,19 @@
 //! Such a worker says its name as soon as it has taken a connection, waits for a line, answers it,
 //! and closes. So a client knows by whom it was taken, and can keep that worker busy.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use runtime::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::DEADLINE;
+
+/// What fits into a socket's address.
+const PATH_BYTES_MAX: usize = 108;
 
 pub(crate) struct Client(Socket);
 
@@ -20,9 +26,19 @@ impl Client {
     }
 
     pub(crate) fn try_connect(address: &Address) -> io::Result<Client> {
+        // Kept open until it is connected: the way to a path that is too long leads through it.
+        let mut directory = None;
         let (domain, address) = match address {
             Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
-            Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+            Address::Unix(path) if path.as_os_str().len() < PATH_BYTES_MAX => {
+                (Domain::UNIX, SockAddr::unix(path)?)
+            }
+            Address::Unix(path) => {
+                let (parent, name) = (path.parent().expect("one"), path.file_name().expect("one"));
+                let parent = directory.insert(File::open(parent)?);
+                let place = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string());
+                (Domain::UNIX, SockAddr::unix(place.join(name))?)
+            }
             Address::Abstract(name) => (Domain::UNIX, SockAddr::unix(format!("\0{name}"))?),
             other => panic!("{other} takes no connections"),
         };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use runtime::{Builder, Connection, ListenOptions, Listener, Peer, Worker};
+use runtime::{Builder, Connection, ListenOptions, Listener, Peer, UdpSocket, Worker};
 use socket2::SockRef;
 
 use super::cluster::{Running, role};
@@ -40,7 +40,11 @@ pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
 /// | order | answer |
 /// |---|---|
 /// | `listen ADDRESS [OPTION...]` | `N ADDRESS`: its number from now on; or `KIND: TEXT` |
-/// | | the options: `only-v6`, `dual`, `backlog=N` |
+/// | | the options: `only-v6`, `dual`, `backlog=N`, `exclusive` |
+/// | `bind ADDRESS [OPTION...]` | the same, for datagrams; it has numbers of its own |
+/// | `gather N COUNT` | `gathered TEXT...`, so many datagrams; each was answered with its name |
+/// | `unbind N` | `closed` |
+/// | `cd PATH` | `there` |
 /// | `close N` | `closed` |
 /// | `serve N` | `serving`; connections to that listener are served one at a time from now on |
 /// | `take N` | `took PEER`, the connection is kept; or `KIND: TEXT` |
@@ -62,6 +66,7 @@ fn puppet(args: &[String]) -> Outcome {
         name,
         worker: Some(worker),
         listeners: Vec::new(),
+        sockets: Vec::new(),
         kept: Vec::new(),
         serving: Vec::new(),
         hoard: Vec::new(),
@@ -89,6 +94,7 @@ struct Puppet {
     name: String,
     worker: Option<Worker>,
     listeners: Vec<Option<Listener>>,
+    sockets: Vec<Option<UdpSocket>>,
     kept: Vec<Connection>,
     serving: Vec<JoinHandle<io::Result<()>>>,
     hoard: Vec<OwnedFd>,
@@ -133,6 +139,7 @@ impl Puppet {
                 drop(self.listener(rest).take());
                 Ok("closed".into())
             }
+            "cd" => std::env::set_current_dir(rest).map(|()| "there".into()),
             "serve" => {
                 let listener = self.listener(rest).take().expect("a listener");
                 let name = self.name.clone();
@@ -184,6 +191,31 @@ impl Puppet {
                 let output = command.args(words).output()?;
                 Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
             }
+            _ => self.obey_for_datagrams(verb, rest),
+        }
+    }
+
+    fn obey_for_datagrams(&mut self, verb: &str, rest: &str) -> io::Result<String> {
+        match verb {
+            "bind" => {
+                let (address, options) = options(rest)?;
+                let worker = self.worker.as_ref().expect("it has not left");
+                let socket = worker.bind_with(address, options)?;
+                let told = format!("{} {}", self.sockets.len(), socket.local_address());
+                self.sockets.push(Some(socket));
+                Ok(told)
+            }
+            "unbind" => {
+                let number: usize = rest.parse().expect("a number");
+                drop(self.sockets[number].take());
+                Ok("closed".into())
+            }
+            "gather" => {
+                let (number, count) = rest.split_once(' ').expect("two numbers");
+                let number: usize = number.parse().expect("a number");
+                let socket = self.sockets[number].as_ref().expect("one");
+                gather(socket, count.parse().expect("a number"), &self.name)
+            }
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, verb)),
         }
     }
@@ -221,11 +253,30 @@ fn options(text: &str) -> io::Result<(&str, ListenOptions)> {
     let options =
         words.try_fold(ListenOptions::new(), |options, word| match word.split_once('=') {
             None if word == "only-v6" => Ok(options.only_v6(true)),
+            None if word == "exclusive" => Ok(options.exclusive(true)),
             None if word == "dual" => Ok(options.only_v6(false)),
             Some(("backlog", number)) => Ok(options.backlog(number.parse().expect("a number"))),
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, word)),
         })?;
     Ok((address, options))
+}
+
+/// Receives so many datagrams, and answers each with a name.
+fn gather(socket: &UdpSocket, count: usize, name: &str) -> io::Result<String> {
+    let mut texts = Vec::new();
+    while texts.len() < count && socket.wait()? {
+        let mut bytes = [0; 64];
+        match socket.recv_from(&mut bytes) {
+            Ok((length, sender)) => {
+                texts.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+                socket.send_to(name.as_bytes(), sender)?;
+            }
+            // Another worker was first.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(format!("gathered {}", texts.join(" ")))
 }
 
 fn serve(listener: &Listener, name: &str) -> io::Result<()> {
