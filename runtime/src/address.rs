@@ -60,8 +60,9 @@ pub enum Address {
 /// A socket that this cluster's master was started with: one that listens, on TCP or a Unix-domain
 /// address, or one of UDP.
 ///
-/// It stays open in the master's process when the cluster has ended. Once a worker listens,
-/// [`local_address`](crate::Listener::local_address) and events tell its real address.
+/// It becomes non-blocking, for everybody who has it, and stays open in the master's process when
+/// the cluster has ended; its backlog, or its buffer, then waits for the next one. Once a worker
+/// listens, [`local_address`](crate::Listener::local_address) and events tell its real address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Inherited {
