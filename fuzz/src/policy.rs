@@ -1,21 +1,24 @@
-//! Load-balancing policies: any calls give the answers of a naive twin.
+//! Load-balancing policies: any calls give the answers of a naive twin, and keep the contract.
+
+use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use scheduler::{Load, Policy, Request, RoundRobin, SmoothWeighted};
+use scheduler::{Load, Outcome, Policy, Request};
 
 #[path = "../../scheduler/tests/twin/mod.rs"]
 mod twin;
-use twin::Tiered;
 
 /// Interprets the bytes as calls, and makes them on every policy and on its naive twin. Panics when
 /// the two disagree, when a slot is picked that isn't eligible, or none though one is.
 pub fn policy(data: &[u8]) {
-    let mut policies: [(Box<dyn Policy>, Box<dyn Policy>); 2] = [
-        (Box::new(RoundRobin::new()), Box::<Tiered<twin::NaiveRoundRobin>>::default()),
-        (Box::new(SmoothWeighted::new()), Box::<Tiered<twin::NaiveSmoothWeighted>>::default()),
-    ];
-    for (policy, twin) in &mut policies {
-        compare(&mut **policy, &mut **twin, Unstructured::new(data));
+    for [mut policy, mut twin] in twin::pairs() {
+        run(&mut *policy, Some(&mut *twin), u32::MAX, Unstructured::new(data));
+    }
+    for [mut policy, mut twin] in twin::ring_pairs() {
+        run(&mut *policy, Some(&mut *twin), 3, Unstructured::new(data));
+    }
+    for mut policy in twin::loners().into_iter().chain(twin::failovers()) {
+        run(&mut *policy, None, u32::MAX, Unstructured::new(data));
     }
 }
 
@@ -25,12 +28,22 @@ enum Operation {
         slot: u8,
         can_take: bool,
         weight: Weight,
+        backup: bool,
+        connections: u8,
+        connections_max: u8,
     },
     Pick {
         key: u8,
+        later_ms: u16,
     },
     /// The last picked slot is full.
     Refuse,
+    Report {
+        slot: u8,
+        connections: u8,
+        time_ms: u16,
+        failed: bool,
+    },
 }
 
 /// Mostly small weights, as everywhere; the largest ones for overflows.
@@ -40,27 +53,57 @@ enum Weight {
     Any(u32),
 }
 
-fn compare(policy: &mut dyn Policy, twin: &mut dyn Policy, mut data: Unstructured<'_>) {
-    let mut loads = [Load::default(); 1 << u8::BITS];
-    let mut last = None;
+/// Few slots that lie in several words of a set of bits: tables for more are slow to build.
+fn slot_of(slot: u8) -> usize {
+    usize::from(slot % 24) * 9
+}
+
+/// Makes the calls. With its twin, a policy also keeps to backups; a wrapper that takes a slot for
+/// one that fails may prefer a backup to it.
+fn run(
+    policy: &mut dyn Policy,
+    mut twin: Option<&mut dyn Policy>,
+    weight_max: u32,
+    mut data: Unstructured<'_>,
+) {
+    let mut loads = [Load::default(); 24 * 9];
+    let (mut last, mut now) = (None, Duration::ZERO);
     while let (false, Ok(operation)) = (data.is_empty(), Operation::arbitrary(&mut data)) {
         let slot = match operation {
-            Operation::Update { slot, can_take, weight } => {
+            Operation::Update { slot, can_take, weight, backup, connections, connections_max } => {
                 let weight = match weight {
                     Weight::Small(weight) => weight.into(),
                     Weight::Any(weight) => weight,
                 };
-                let slot = usize::from(slot);
-                loads[slot] = Load { can_take, weight, ..Load::default() };
-                slot
+                let (connections, connections_max) = (connections.into(), connections_max.into());
+                let weight = weight.min(weight_max);
+                let load = Load { can_take, weight, connections, connections_max, backup };
+                loads[slot_of(slot)] = load;
+                slot_of(slot)
             }
-            Operation::Pick { key } => {
-                let request = Request::new(key.into());
+            Operation::Pick { key, later_ms } => {
+                now += Duration::from_millis(later_ms.into());
+                let request = Request::new((key % 16).into()).at(now);
                 last = policy.pick(&request);
-                assert_eq!(last, twin.pick(&request), "{policy:?}");
                 match last {
                     Some(slot) => assert!(loads[slot].is_eligible(), "{slot} of {policy:?}"),
                     None => assert!(!loads.iter().any(Load::is_eligible), "none of {policy:?}"),
+                }
+                if let Some(twin) = &mut twin {
+                    assert_eq!(last, twin.pick(&request), "{policy:?}");
+                    let is_primary = |load: &Load| load.is_eligible() && !load.backup;
+                    let stands_in = last.is_some_and(|slot| loads[slot].backup);
+                    assert!(!(stands_in && loads.iter().any(is_primary)), "{policy:?}");
+                }
+                continue;
+            }
+            Operation::Report { slot, connections, time_ms, failed } => {
+                let time = Duration::from_millis(time_ms.into());
+                let well = Outcome::new(now, time, connections.into());
+                let outcome = if failed { Outcome::failure(now) } else { well };
+                policy.report(slot_of(slot), &outcome);
+                if let Some(twin) = &mut twin {
+                    twin.report(slot_of(slot), &outcome);
                 }
                 continue;
             }
@@ -71,7 +114,9 @@ fn compare(policy: &mut dyn Policy, twin: &mut dyn Policy, mut data: Unstructure
             }
         };
         policy.update(slot, loads[slot]);
-        twin.update(slot, loads[slot]);
+        if let Some(twin) = &mut twin {
+            twin.update(slot, loads[slot]);
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-use crate::{Policy, RoundRobin, SmoothWeighted};
+use crate::{
+    BoundedHash, ClassicWeighted, ConsistentHash, FirstIdle, LeastConnections, LeastTime, Maglev,
+    Policy, PowerOfTwo, Random, RoundRobin, SmoothWeighted, SourceHash, Sticky,
+};
 
 /// Names every policy of this crate, for options and environment variables.
 ///
@@ -26,29 +30,29 @@ use crate::{Policy, RoundRobin, SmoothWeighted};
 pub enum PolicyKind {
     /// [`RoundRobin`], also `rr`.
     RoundRobin,
-    /// `FirstIdle`, also `idle`, `node`.
+    /// [`FirstIdle`], also `idle`, `node`.
     FirstIdle,
     /// [`SmoothWeighted`], also `smooth`, `swrr`, `wrr`, `weighted`, `nginx`.
     SmoothWeighted,
-    /// `ClassicWeighted`, also `classic`.
+    /// [`ClassicWeighted`], also `classic`.
     ClassicWeighted,
-    /// `Random`, also `rand`.
+    /// [`Random`], also `rand`.
     Random,
-    /// `PowerOfTwo`, also `p2c`, `random-two`, `two-choices`.
+    /// [`PowerOfTwo`], also `p2c`, `random-two`, `two-choices`.
     PowerOfTwo,
-    /// `LeastConnections`, also `least-conn`, `leastconn`, `lc`.
+    /// [`LeastConnections`], also `least-conn`, `leastconn`, `lc`.
     LeastConnections,
-    /// `LeastTime`, also `ewma`.
+    /// [`LeastTime`], also `ewma`.
     LeastTime,
-    /// `SourceHash`, also `ip-hash`, `source`, `hash`.
+    /// [`SourceHash`], also `ip-hash`, `source`, `hash`.
     SourceHash,
-    /// `ConsistentHash`, also `consistent`, `ketama`, `ring-hash`.
+    /// [`ConsistentHash`], also `consistent`, `ketama`, `ring-hash`.
     ConsistentHash,
-    /// `BoundedHash`, also `bounded`, `bounded-load`.
+    /// [`BoundedHash`], also `bounded`, `bounded-load`.
     BoundedHash,
-    /// `Maglev`.
+    /// [`Maglev`].
     Maglev,
-    /// `Sticky`, also `sticky-session`.
+    /// [`Sticky`] for 16384 keys and ten minutes over [`SmoothWeighted`], also `sticky-session`.
     Sticky,
 }
 
@@ -79,10 +83,21 @@ impl PolicyKind {
     /// Builds the policy with its defaults. Those that leave something to chance draw it from the
     /// seed: the same seed and the same calls give the same picks.
     #[must_use]
-    pub fn build(self, _seed: u64) -> Box<dyn Policy> {
+    pub fn build(self, seed: u64) -> Box<dyn Policy> {
         match self {
             Self::RoundRobin => Box::new(RoundRobin::new()),
-            _ => Box::new(SmoothWeighted::new()),
+            Self::FirstIdle => Box::new(FirstIdle::new()),
+            Self::SmoothWeighted => Box::new(SmoothWeighted::new()),
+            Self::ClassicWeighted => Box::new(ClassicWeighted::new()),
+            Self::Random => Box::new(Random::new(seed)),
+            Self::PowerOfTwo => Box::new(PowerOfTwo::new(seed)),
+            Self::LeastConnections => Box::new(LeastConnections::new()),
+            Self::LeastTime => Box::new(LeastTime::new()),
+            Self::SourceHash => Box::new(SourceHash::new()),
+            Self::ConsistentHash => Box::new(ConsistentHash::new()),
+            Self::BoundedHash => Box::new(BoundedHash::new()),
+            Self::Maglev => Box::new(Maglev::new()),
+            Self::Sticky => Box::new(Sticky::new(SmoothWeighted::new(), STICKY_TIME, STICKY_KEYS)),
         }
     }
 
@@ -107,6 +122,12 @@ impl PolicyKind {
         }
     }
 }
+
+/// As nginx's `sticky learn` has it.
+const STICKY_TIME: Duration = Duration::from_secs(600);
+
+/// They take 384 KiB.
+const STICKY_KEYS: usize = 1 << 14;
 
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -68,20 +68,50 @@
 //! ```
 #![forbid(unsafe_code)]
 
-#[allow(dead_code, reason = "the policies that come next use all of it")]
+mod alias;
 mod bits;
+mod bounded_hash;
+mod classic_weighted;
+mod consistent_hash;
+mod failover;
+mod first_idle;
+mod hash;
+mod heap;
 mod kind;
+mod least_connections;
+mod least_time;
+mod maglev;
+mod power_of_two;
+mod random;
+mod ring;
 mod round_robin;
+mod sampler;
+mod slow_start;
 mod smooth_weighted;
-#[allow(dead_code, reason = "the policies that come next use all of it")]
+mod source_hash;
+mod sticky;
 mod tiers;
+mod turns;
 
 use std::fmt;
 use std::time::Duration;
 
+pub use bounded_hash::BoundedHash;
+pub use classic_weighted::ClassicWeighted;
+pub use consistent_hash::ConsistentHash;
+pub use failover::Failover;
+pub use first_idle::FirstIdle;
 pub use kind::{PolicyKind, UnknownPolicy};
+pub use least_connections::LeastConnections;
+pub use least_time::LeastTime;
+pub use maglev::Maglev;
+pub use power_of_two::PowerOfTwo;
+pub use random::Random;
 pub use round_robin::RoundRobin;
+pub use slow_start::SlowStart;
 pub use smooth_weighted::SmoothWeighted;
+pub use source_hash::SourceHash;
+pub use sticky::Sticky;
 
 /// How many slots a policy of this crate can hold: indices are below it.
 ///

@@ -16,14 +16,18 @@ use crate::{Load, Policy, Request};
 /// # Implementation notes
 ///
 /// Each pick adds every eligible slot's weight to its credit; the highest credit wins and pays the
-/// total of the weights. A credit is thus counted in parts of the total: when that changes, nginx
-/// lets the old numbers stand, and what was half a connection of 102 parts can become 25
-/// connections of 2 parts. Here the credits are converted to the new total, so that they stay the
-/// same number of connections.
+/// total of the weights. That is a scan of all slots. But with weights that stay, credits come back
+/// to what they were after as many picks as the weights add up to (divided by their greatest common
+/// divisor), and from then on everything repeats. So the picks are recorded, and when the credits
+/// are back, replayed: a load from a table. A change makes the credits catch up and the record
+/// start anew; it never costs more than the picks before it did. Cycles of more than 65536 picks
+/// are not recorded.
 ///
-/// Credits are floating-point for this conversion. Until the first one they are whole numbers far
-/// below 2^53, hence exact; after it the error is in the order of 10^-16 connections per pick, and
-/// credits that differ by less than 2^-32 connections count as equal.
+/// A credit is counted in parts of the total: when that changes, nginx lets the old numbers stand,
+/// and what was half a connection of 102 parts can become 25 connections of 2 parts. Here the
+/// credits are converted to the new total, so that they stay the same number of connections. For
+/// this conversion they have a fraction, and credits that differ by less than 2^-32 connections
+/// count as equal.
 ///
 /// # Examples
 ///
@@ -46,7 +50,7 @@ impl SmoothWeighted {
     /// A policy that knows no slot yet; its first pick is the slot with the highest weight.
     #[must_use]
     pub const fn new() -> Self {
-        Self { tiers: Tiers::new(Credits::new(), Credits::new()) }
+        Self { tiers: Tiers::new(Credits::NEW, Credits::NEW) }
     }
 }
 
@@ -72,64 +76,210 @@ impl Policy for SmoothWeighted {
 
 #[derive(Clone, Debug)]
 struct Credits {
-    slots: Vec<Slot>,
-    /// The sum of the slots' weights: a whole number of at most 2^44, so it is exact.
-    total: f64,
-    /// The total that the credits are counted in: `unit` of credit is one connection.
-    unit: f64,
+    /// Each slot's weight while it is eligible, else 0.
+    weights: Vec<u32>,
+    /// The sum of the weights: less than 2^44.
+    total: u64,
+    /// Whether a weight has changed since the last pick.
+    changed: bool,
+    /// How much credit one connection is: the total, shifted to the left. 0 before the first pick.
+    unit: i64,
+    /// What each slot gets at every pick: its weight, shifted as much.
+    steps: Vec<i64>,
+    /// What each eligible slot is owed, and a number far below for the others. While a cycle is
+    /// replayed, they are those of its start.
+    credits: Vec<i64>,
+    /// What each slot is owed that is not eligible.
+    resting: Vec<i64>,
+    cycle: Cycle,
 }
 
-/// A slot's weight while it is eligible, else 0; and what it is owed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    weight: f64,
-    credit: f64,
+/// The picks from one state of the credits until the same state.
+#[derive(Clone, Debug)]
+struct Cycle {
+    /// As far as they are recorded.
+    slots: Vec<u16>,
+    /// Which of them is next when the cycle is replayed, else out of range.
+    next: usize,
+    /// How many it will be: 0 if it is not known yet, or too long to be recorded.
+    length: usize,
+    /// How many picks there have been since a weight has changed, up to the number of slots.
+    quiet: usize,
+    /// The credits at its start.
+    start: Vec<i64>,
+}
+
+impl Cycle {
+    const NEW: Self =
+        Self { slots: Vec::new(), next: usize::MAX, length: 0, quiet: 0, start: Vec::new() };
+
+    fn reset(&mut self) {
+        self.slots.clear();
+        (self.next, self.length, self.quiet) = (usize::MAX, 0, 0);
+    }
+
+    fn start(&mut self, credits: &[i64]) {
+        self.slots.clear();
+        self.start.clear();
+        self.start.extend_from_slice(credits);
+    }
+
+    /// Notes a pick that led to these credits.
+    fn record(&mut self, slot: u16, credits: &[i64], weights: &[u32]) {
+        if self.length > 0 {
+            self.slots.push(slot);
+            if self.slots.len() == self.length {
+                if self.start == credits {
+                    self.next = 0;
+                } else {
+                    // Not there yet, after a change: what was owed before is still being paid.
+                    self.start(credits);
+                }
+            }
+        } else if self.quiet < weights.len() {
+            self.quiet += 1;
+            if self.quiet == weights.len() {
+                self.length = cycle_length(weights);
+                self.slots.reserve(self.length);
+                self.start(credits);
+            }
+        }
+    }
+}
+
+/// After how many picks all slots have had their shares exactly, or 0 if that is too many.
+fn cycle_length(weights: &[u32]) -> usize {
+    let total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
+    let divisor = weights.iter().fold(0, |divisor, &weight| greatest_divisor(weight, divisor));
+    let length = usize::try_from(total / u64::from(divisor.max(1))).unwrap_or(usize::MAX);
+    if length <= CYCLE_MAX { length } else { 0 }
+}
+
+fn greatest_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 impl Credits {
-    const fn new() -> Self {
-        Self { slots: Vec::new(), total: 0.0, unit: 1.0 }
+    const NEW: Self = Self {
+        weights: Vec::new(),
+        total: 0,
+        changed: false,
+        unit: 0,
+        steps: Vec::new(),
+        credits: Vec::new(),
+        resting: Vec::new(),
+        cycle: Cycle::NEW,
+    };
+
+    /// Forgets the cycle; if it is being replayed, after the credits have caught up with it. That
+    /// costs no more than the picks did that recorded it.
+    fn leave_cycle(&mut self) {
+        if let Some(replayed) = self.cycle.slots.get(..self.cycle.next) {
+            // Intermediate results may overflow, the last one doesn't.
+            for &slot in replayed {
+                let credit = &mut self.credits[usize::from(slot)];
+                *credit = credit.wrapping_sub(self.unit);
+            }
+            let picks = i64::try_from(replayed.len()).expect("at most CYCLE_MAX");
+            for (credit, step) in self.credits.iter_mut().zip(&self.steps) {
+                *credit = credit.wrapping_add(step.wrapping_mul(picks));
+            }
+        }
+        self.cycle.reset();
+    }
+
+    /// Counts in the new total, and by the new weights.
+    fn adopt_changes(&mut self) {
+        let shift = self.total.leading_zeros() - UNIT.leading_zeros();
+        let unit = i64::try_from(self.total << shift).expect("less than twice UNIT");
+        let ratio = if self.unit == 0 { 1.0 } else { unit as f64 / self.unit as f64 };
+        self.unit = unit;
+        let limit = unit * CREDIT_MAX;
+        #[allow(clippy::cast_possible_truncation, reason = "it saturates, and is clamped then")]
+        let convert = |credit: i64| (credit as f64 * ratio) as i64;
+        for (index, &weight) in self.weights.iter().enumerate() {
+            self.steps[index] = i64::from(weight) << shift;
+            let eligible = self.credits[index] != OUT;
+            let credit = if eligible { self.credits[index] } else { self.resting[index] };
+            let credit = if ratio == 1.0 { credit } else { convert(credit) };
+            let credit = credit.clamp(-limit, limit);
+            (self.credits[index], self.resting[index]) =
+                if weight > 0 { (credit, 0) } else { (OUT, credit) };
+        }
+        self.changed = false;
+    }
+
+    /// Picks as nginx does.
+    fn scan(&mut self) -> Option<usize> {
+        if self.total == 0 {
+            return None;
+        }
+        if self.changed {
+            self.adopt_changes();
+        }
+        let mut highest = OUT;
+        for (credit, step) in self.credits.iter_mut().zip(&self.steps) {
+            *credit += step;
+            highest = highest.max(*credit);
+        }
+        let enough = highest - (self.unit >> TIE_SHIFT);
+        let slot = self.credits.iter().position(|&credit| credit >= enough)?;
+        self.credits[slot] -= self.unit;
+        let number = u16::try_from(slot).expect("slots are below SLOTS_MAX");
+        self.cycle.record(number, &self.credits, &self.weights);
+        Some(slot)
     }
 }
 
 impl Tier for Credits {
     fn update(&mut self, slot: usize, load: Load) {
-        if slot >= self.slots.len() {
-            self.slots.resize(slot + 1, Slot::default());
+        let weight = if load.is_eligible() { load.weight } else { 0 };
+        if slot >= self.weights.len() {
+            self.leave_cycle();
+            self.changed = true;
+            self.weights.resize(slot + 1, 0);
+            self.steps.resize(slot + 1, 0);
+            self.credits.resize(slot + 1, OUT);
+            self.resting.resize(slot + 1, 0);
         }
-        let weight = if load.is_eligible() { f64::from(load.weight) } else { 0.0 };
-        self.total += weight - self.slots[slot].weight;
-        self.slots[slot].weight = weight;
+        let known = &mut self.weights[slot];
+        if *known != weight {
+            self.total = self.total - u64::from(*known) + u64::from(weight);
+            *known = weight;
+            self.leave_cycle();
+            self.changed = true;
+        }
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        if self.total == 0.0 {
-            return None;
+        let Some(&slot) = self.cycle.slots.get(self.cycle.next) else { return self.scan() };
+        self.cycle.next += 1;
+        if self.cycle.next == self.cycle.slots.len() {
+            self.cycle.next = 0;
         }
-        // Here rather than in `update`: changes that cancel out before the next pick cost nothing.
-        if self.unit != self.total {
-            let ratio = self.total / self.unit;
-            self.slots.iter_mut().for_each(|slot| slot.credit *= ratio);
-            self.unit = self.total;
-        }
-        let margin = self.total * TIE;
-        let (mut best, mut best_credit) = (0, f64::NEG_INFINITY);
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            if slot.weight > 0.0 {
-                slot.credit += slot.weight;
-                if slot.credit > best_credit + margin {
-                    (best, best_credit) = (index, slot.credit);
-                }
-            }
-        }
-        self.slots[best].credit -= self.total;
-        Some(best)
+        Some(slot.into())
     }
 }
 
-/// Credits nearer than this, in connections, are a tie that rounding has parted. It is too small
-/// to part whole numbers while the weights add up to less than its inverse.
-const TIE: f64 = 1.0 / (1_u64 << 32) as f64;
+/// The largest power of two in a unit: large, so that converted credits are exact enough, and so
+/// small that credits of some tens of connections don't overflow.
+const UNIT: u64 = 1 << 57;
+
+/// More than this many connections are not owed to a slot, nor by it, when something changes. By
+/// chance it is two.
+const CREDIT_MAX: i64 = 8;
+
+/// Credits that differ by less than a connection shifted so far are a tie that rounding has parted.
+const TIE_SHIFT: u32 = 32;
+
+/// The credit of a slot that is not eligible: below any that is.
+const OUT: i64 = i64::MIN / 2;
+
+/// Longer cycles are not recorded. (This much is 128 KiB.)
+const CYCLE_MAX: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
