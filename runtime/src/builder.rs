@@ -14,9 +14,10 @@ use crate::cluster::{Cluster, Handle};
 use crate::error::Error;
 use crate::event::Event;
 use crate::listen::{BACKLOG_CONNECTIONS, Dispatch};
-use crate::machine::{self, Machine, RestartPolicy, SLOTS_MAX};
+use crate::machine::{self, Machine, RestartPolicy};
 use crate::policy::{self, Choice, Override};
 use crate::shell::{self, Control, EventHook, Master, Program, Publisher};
+use crate::slot_options::{self, OptionsOf, SlotOptions, SlotPlan};
 use crate::worker::{self, Worker};
 
 /// The most connections that one mailbox may be made for.
@@ -40,6 +41,7 @@ pub struct Builder {
     mailbox_connections: usize,
     seed: Option<u64>,
     program: Program,
+    slot_options: Option<OptionsOf>,
     signals: Option<bool>,
     on_event: Option<EventHook>,
 }
@@ -60,6 +62,7 @@ impl Builder {
             mailbox_connections: 16,
             seed: None,
             program: Program { path: None, args: None, env: Vec::new() },
+            slot_options: None,
             signals: None,
             on_event: None,
         }
@@ -185,6 +188,27 @@ impl Builder {
         self
     }
 
+    /// What the workers of each slot have of their own, by the slot's number from 0. It is called
+    /// for every slot at the start, and again whenever the cluster is
+    /// [scaled](crate::Handle::scale).
+    ///
+    /// ```
+    /// use runtime::{Cluster, Resource, SlotOptions};
+    ///
+    /// let builder = Cluster::builder().slot_options(|slot| {
+    ///     SlotOptions::new()
+    ///         .env("PORT", (9000 + slot).to_string())
+    ///         .rlimit(Resource::OpenFiles, 10_000, 10_000)
+    /// });
+    /// ```
+    pub fn slot_options(
+        mut self,
+        options: impl Fn(usize) -> SlotOptions + Send + Sync + 'static,
+    ) -> Self {
+        self.slot_options = Some(Box::new(options));
+        self
+    }
+
     /// Whether SIGTERM and SIGINT stop the cluster. Default: with [`run`](Self::run) they do, with
     /// [`spawn`](Self::spawn) they are left to the host program.
     pub fn handle_signals(mut self, handle: bool) -> Self {
@@ -249,10 +273,17 @@ impl Builder {
     fn into_master(mut self, signals: bool, with_events: bool) -> Result<(Master, Outside), Error> {
         worker::refuse_to_be_master()?;
         self.read_override()?;
-        let config = self.machine_config()?;
+        let plan = SlotPlan {
+            weights: self.weights.take().unwrap_or_default(),
+            options: self.slot_options.take(),
+        };
+        let slots = plan.slots(self.slots(&plan)?)?;
+        let config = self.machine_config(slot_options::weights(&slots))?;
         let weighted = is_uneven(&config.weights);
+        self.program.resolve();
         let shell_config = shell::Config {
             program: self.program,
+            slots,
             policy: self.policy.kind(weighted),
             backlog: self.backlog,
             mailbox_connections: self.mailbox_connections,
@@ -260,7 +291,7 @@ impl Builder {
         };
         let policy = self.policy.into_factory(weighted, config.seed);
         let machine = Machine::new(config, policy);
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::new(plan));
         let (publisher, events) = Publisher::new(self.on_event, with_events);
         let master = Master::new(shell_config, machine, Arc::clone(&control), publisher)
             .map_err(|error| Error::io("prepare the master", error))?;
@@ -279,23 +310,19 @@ impl Builder {
         Ok(())
     }
 
-    fn machine_config(&self) -> Result<machine::Config, Error> {
-        let weights = match (&self.weights, self.workers) {
-            (Some(weights), Some(workers)) if weights.len() != workers => {
-                let text = format!("{} weights for {workers} workers", weights.len());
-                return Err(Error::invalid(text));
+    /// How many slots there are at first.
+    fn slots(&self, plan: &SlotPlan) -> Result<usize, Error> {
+        match (plan.weights.len(), self.workers) {
+            (0, Some(workers)) => Ok(workers),
+            (0, None) => Ok(thread::available_parallelism().map_or(1, usize::from)),
+            (weights, Some(workers)) if weights != workers => {
+                Err(Error::invalid(format!("{weights} weights for {workers} workers")))
             }
-            (Some(weights), _) => weights.clone(),
-            (None, Some(workers)) => vec![1; workers],
-            (None, None) => vec![1; thread::available_parallelism().map_or(1, usize::from)],
-        };
-        if !(1..=SLOTS_MAX).contains(&weights.len()) {
-            let text = format!("{} workers; there may be 1 to {SLOTS_MAX}", weights.len());
-            return Err(Error::invalid(text));
+            (weights, _) => Ok(weights),
         }
-        if weights.iter().all(|weight| *weight == 0) {
-            return Err(Error::invalid("every weight is 0, so no worker would get a connection"));
-        }
+    }
+
+    fn machine_config(&self, weights: Vec<u32>) -> Result<machine::Config, Error> {
         if !(1..=MAILBOX_CONNECTIONS_MAX).contains(&self.mailbox_connections) {
             let given = self.mailbox_connections;
             let text = format!(

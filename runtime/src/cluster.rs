@@ -11,11 +11,9 @@ use crossbeam_channel::Receiver;
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::event::{Event, WorkerId, WorkerInfo};
-use crate::machine::{Order, SLOTS_MAX};
+use crate::machine::Order;
 use crate::shell::{Command, Control};
-
-/// The largest number of a signal.
-const SIGNAL_MAX: i32 = 64;
+use crate::sys::SIGNAL_MAX;
 
 /// Reaches a running cluster, from any thread.
 ///
@@ -55,6 +53,7 @@ impl Handle {
 
     /// Changes the number of slots, 1 to 1024.
     ///
+    /// The options of all slots are asked for again and hold for workers that start from now on.
     /// New slots get workers at once; a slot whose worker still finishes, as soon as that is gone.
     /// Of slots that are too many, the highest, what waits in their mailboxes goes to others at
     /// once; their workers are asked to stop, have `drain_timeout` to finish, then get SIGTERM, and
@@ -62,13 +61,11 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// When there can't be so many, or no slot that is left would get a connection.
+    /// When there can't be so many, no slot that is left would get a connection, or the options of
+    /// one can't work.
     pub fn scale(&self, workers: usize) -> Result<(), Error> {
-        if !(1..=SLOTS_MAX).contains(&workers) {
-            let text = format!("can't scale to {workers} workers; there may be 1 to {SLOTS_MAX}");
-            return Err(Error::invalid(text));
-        }
-        self.order(Order::Scale { weights: vec![1; workers] });
+        let slots = self.control.slot_plan().slots(workers)?;
+        self.control.send(Command::Scale(slots));
         Ok(())
     }
 

@@ -35,6 +35,7 @@ mod shell;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod sim;
+mod slot_options;
 mod sys;
 mod worker;
 
@@ -47,6 +48,8 @@ pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use post::{Message, Recipient, RequestError, SendError, Sender};
 pub use scheduler::PolicyKind;
+pub use slot_options::SlotOptions;
+pub use sys::Resource;
 pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, UdpSocket, Worker};
 
 /// Compiles the examples of the workspace's README.

@@ -29,8 +29,9 @@ use self::workers::Seated;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{Event, WorkerId};
-use crate::machine::{Input, ListenerId, Machine, MailboxId, Output, Time, ToWorker};
+use crate::machine::{Input, ListenerId, Machine, MailboxId, Order, Output, Time, ToWorker};
 use crate::mailbox::{Accepted, Mailbox};
+use crate::slot_options::{self, SlotOptions};
 use crate::sys::{self, Board, OomKills, Timer};
 
 /// How long to wait before a channel that was throttled tries again.
@@ -43,6 +44,7 @@ const MESSAGE_BATCH_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) program: Program,
+    pub(crate) slots: Vec<SlotOptions>,
     /// `None` for one of the user's own.
     #[allow(dead_code, reason = "steering comes next")]
     pub(crate) policy: Option<PolicyKind>,
@@ -302,10 +304,16 @@ impl Master {
 
     fn take_commands(&mut self) {
         for command in self.control.take_commands() {
-            self.handle(match command {
+            let input = match command {
                 Command::Shutdown => Input::Shutdown,
+                Command::Scale(slots) => {
+                    let weights = slot_options::weights(&slots);
+                    self.config.slots = slots;
+                    Input::Order(Order::Scale { weights })
+                }
                 Command::Order(order) => Input::Order(order),
-            });
+            };
+            self.handle(input);
         }
     }
 

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use ipc_core::{Channel, Limits};
 
 use crate::event::WorkerId;
-use crate::sys::Process;
+use crate::slot_options::SlotOptions;
+use crate::sys::{self, Process};
 use crate::worker::{BOOTSTRAP, ID_VARIABLE};
 
 /// The largest message that a worker may send, in bytes: an address to listen on.
@@ -26,13 +27,47 @@ pub(crate) struct Program {
     pub(crate) env: Vec<(OsString, OsString)>,
 }
 
+/// Why a worker's process could not be started.
+#[derive(Debug)]
+pub(super) struct SpawnError {
+    /// What the child could not do.
+    pub(super) step: Option<String>,
+    pub(super) error: io::Error,
+}
+
+impl From<io::Error> for SpawnError {
+    fn from(error: io::Error) -> SpawnError {
+        SpawnError { step: None, error }
+    }
+}
+
 impl Program {
+    /// The same program from every directory.
+    pub(crate) fn resolve(&mut self) {
+        // A mere name is looked for elsewhere.
+        if let Some(path) = &mut self.path
+            && path.components().nth(1).is_some()
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute;
+        }
+    }
+
     /// Starts a worker; gives its process and our end of its channel.
-    pub(super) fn spawn(&self, worker: WorkerId) -> io::Result<(Process, Channel)> {
+    pub(super) fn spawn(
+        &self,
+        worker: WorkerId,
+        options: &SlotOptions,
+    ) -> Result<(Process, Channel), SpawnError> {
         let mut command = self.command();
+        command.args(&options.args);
+        command.envs(options.env.iter().map(|(key, value)| (key, value)));
         // Its own process group keeps a terminal's Ctrl-C from it.
         command.env(ID_VARIABLE, worker.to_string()).stdin(Stdio::null()).process_group(0);
-        let (channel, child) = BOOTSTRAP.spawn(&mut command)?;
+        let step = sys::prepare(&mut command, &options.child)?;
+        let (channel, child) = BOOTSTRAP
+            .spawn(&mut command)
+            .map_err(|error| SpawnError { step: step.describe(), error })?;
         let process = Process::of_child(child)?;
         let limits = Limits {
             payload_bytes_max: WORKER_MESSAGE_BYTES_MAX,

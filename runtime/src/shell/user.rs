@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::event::{Event, WorkerInfo};
 use crate::machine::Order;
+use crate::slot_options::{SlotOptions, SlotPlan};
 
 /// How many events wait for a slow reader before further ones are lost and counted.
 const EVENTS_MAX: usize = 4096;
@@ -14,11 +15,21 @@ const EVENTS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     commands: Mutex<Vec<Command>>,
+    slot_plan: SlotPlan,
     waker: OnceLock<mio::Waker>,
     workers: Mutex<Vec<WorkerInfo>>,
 }
 
 impl Control {
+    /// For slots that have what the plan says.
+    pub(crate) fn new(slot_plan: SlotPlan) -> Control {
+        Control { slot_plan, ..Control::default() }
+    }
+
+    pub(crate) fn slot_plan(&self) -> &SlotPlan {
+        &self.slot_plan
+    }
+
     /// The workers that have a process now.
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
         lock(&self.workers).clone()
@@ -58,6 +69,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) enum Command {
     /// To stop, or to stop quicker.
     Shutdown,
+    /// As many slots, with these options.
+    Scale(Vec<SlotOptions>),
     /// What the machine does.
     Order(Order),
 }

@@ -1,12 +1,12 @@
 //! The processes of workers, and what is said to and by them.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use ipc_core::{Channel, Message, TryRecvError, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
+use super::program::SpawnError;
 use super::{Master, Subject};
 use crate::event::{Exit, WorkerId};
 use crate::machine::{FromWorker, Input, ListenFailure, Signal, ToWorker};
@@ -31,16 +31,22 @@ impl Master {
     pub(super) fn spawn(&mut self, worker: WorkerId) -> Input<Accepted> {
         match self.try_spawn(worker) {
             Ok(pid) => Input::Spawned { worker, pid },
-            Err(error) => {
+            Err(SpawnError { step, error }) => {
                 let transient = sys::is_shortage(&error);
-                let error = format!("{}: {error}", self.config.program.name());
+                let program = self.config.program.name();
+                let error = match step {
+                    Some(step) => format!("{program}: can't {step}: {error}"),
+                    None => format!("{program}: {error}"),
+                };
                 Input::SpawnFailed { worker, error, transient }
             }
         }
     }
 
-    fn try_spawn(&mut self, worker: WorkerId) -> io::Result<u32> {
-        let (process, mut channel) = self.config.program.spawn(worker)?;
+    fn try_spawn(&mut self, worker: WorkerId) -> Result<u32, SpawnError> {
+        let options = self.config.slots.get(worker.slot);
+        let options = options.expect("every slot of the machine's has options");
+        let (process, mut channel) = self.config.program.spawn(worker, options)?;
         let pid = process.pid();
         let process_token = self.token(Subject::Process(worker));
         let channel_token = self.token(Subject::Channel(worker));
@@ -57,7 +63,7 @@ impl Master {
             // Nobody would hear of its end: end it here.
             let _ = process.signal(sys::SIGKILL);
             process.wait();
-            return Err(error);
+            return Err(error.into());
         }
         let channel = Some((channel, channel_token));
         self.workers.insert(worker, Seated { process, process_token, killed: false, channel });

@@ -3,6 +3,7 @@
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
 //! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `inherited_descriptor`;
+//! `prepare` (what a child does before it is a worker), `Resource`;
 //! `raise_descriptor_limit`; `OomKills`; `is_shortage`, `accept_failure` (what errors mean).
 //!
 //! For dispatch: `ExclusiveEntry`, `ExclusiveWait` (a shared socket, handed out in turn);
@@ -15,6 +16,8 @@ compile_error!("runtime supports Linux; other systems follow");
 #[cfg(target_os = "linux")]
 #[allow(dead_code)] // until the shell and the worker use it
 mod board;
+#[cfg(target_os = "linux")]
+mod child;
 #[cfg(target_os = "linux")]
 #[allow(dead_code)] // until the shell and the worker use it
 mod exclusive;
@@ -38,6 +41,8 @@ mod timer;
 
 #[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use board::{Board, Cell, CellWriter};
+pub use child::Resource;
+pub(crate) use child::{CPUS_MAX, SIGNAL_MAX, is_root, prepare, user_and_group};
 #[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
 pub(crate) use inherited::inherited_descriptor;

@@ -22,6 +22,7 @@ mod paths;
 mod scale;
 mod shared;
 mod shutdown;
+mod slot_options;
 mod stalls;
 mod support;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         scale::TESTS,
         shared::TESTS,
         shutdown::TESTS,
+        slot_options::TESTS,
         stalls::TESTS,
     ];
     let roles = [
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         exclusive::ROLES,
         hostile::ROLES,
         lifecycle::ROLES,
+        slot_options::ROLES,
         support::host::ROLES,
         support::puppet::ROLES,
         support::roles::ROLES,
