@@ -40,7 +40,7 @@ pub(crate) fn puppet_builder(desk: &Desk) -> Builder {
 /// | order | answer |
 /// |---|---|
 /// | `listen ADDRESS [OPTION...]` | `N ADDRESS`: its number from now on; or `KIND: TEXT` |
-/// | | the options: `only-v6`, `dual`, `backlog=N`, `exclusive` |
+/// | | the options: `only-v6`, `dual`, `backlog=N`, `exclusive`, `dispatch=WAY` |
 /// | `bind ADDRESS [OPTION...]` | the same, for datagrams; it has numbers of its own |
 /// | `gather N COUNT` | `gathered TEXT...`, so many datagrams; each was answered with its name |
 /// | `unbind N` | `closed` |
@@ -255,6 +255,7 @@ fn options(text: &str) -> io::Result<(&str, ListenOptions)> {
             None if word == "only-v6" => Ok(options.only_v6(true)),
             None if word == "exclusive" => Ok(options.exclusive(true)),
             None if word == "dual" => Ok(options.only_v6(false)),
+            Some(("dispatch", name)) => Ok(options.dispatch(name.parse().expect("a way"))),
             Some(("backlog", number)) => Ok(options.backlog(number.parse().expect("a number"))),
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, word)),
         })?;
