@@ -104,6 +104,7 @@ fn the_worker_hears_what_is_in_the_way() {
         let address = Address::Unix(path).to_string();
         let told = desk.ask("0", &format!("listen {address}"));
         assert!(told.starts_with("AddrInUse: ") && told.contains(why), "{told}");
+        assert!(told.contains("choose another path"), "{told}");
         assert_eq!(told.matches(&address).count(), 1, "it is named once: {told}");
     }
     running.stop();

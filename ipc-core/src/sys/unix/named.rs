@@ -185,14 +185,16 @@ fn remove_stale(directory: &Directory, name: &Path) -> io::Result<()> {
     let in_use = |reason: String| Err(io::Error::new(io::ErrorKind::AddrInUse, reason));
     let file = directory.file(name)?;
     if !file.is_socket {
-        return in_use("a file that is no socket is there".into());
+        return in_use(
+            "a file that is no socket is there: remove it, or choose another path".into(),
+        );
     }
     let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(directory.place(name))?) {
         Ok(()) => match peer_identity(&Socket::connected(probe.into(), false)) {
-            Ok(peer) => in_use(format!("{peer} listens there")),
-            Err(_) => in_use("a process listens there".into()),
+            Ok(peer) => in_use(format!("{peer} listens there: end it, or choose another path")),
+            Err(_) => in_use("a process listens there: end it, or choose another path".into()),
         },
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             if file.user_id != effective_user() {
@@ -205,7 +207,7 @@ fn remove_stale(directory: &Directory, name: &Path) -> io::Result<()> {
             directory.remove(name)
         }
         // Busy, of another type, or not for this user: somebody listens.
-        Err(_) => in_use("a process listens there".into()),
+        Err(_) => in_use("a process listens there: end it, or choose another path".into()),
     }
 }
 
