@@ -55,7 +55,7 @@ impl Bound {
             }
             Address::Abstract(name) => {
                 let name = ipc_core::Address::abstract_name(name.as_str())?;
-                Bound::open_unix(&name, backlog, address)
+                Bound::open_unix(&name, backlog, address).map_err(with_remedy)
             }
             Address::Inherited(_) => {
                 let reason = "an inherited socket is the master's: it can't be exclusive";

@@ -271,7 +271,8 @@ fn names_without_a_file_are_served() {
     let address = running.listening(2);
     assert_eq!(address.to_string(), name);
     assert_eq!([ask(&address), ask(&address)], ["0.1", "1.1"]);
-    assert_refused(&name);
+    let told = assert_refused(&name);
+    assert!(told.contains("choose another address"), "{told}");
     running.stop();
     // It is free at once.
     let mut running = Running::start(role("serve", &[&name]).workers(1));
@@ -324,15 +325,16 @@ fn f84_a_live_socket_whose_backlog_is_full_is_not_stolen_and_blocks_nobody() {
     assert!(path.exists());
 }
 
-/// Asserts that a worker can't listen there, and can elsewhere.
+/// Asserts that a worker can't listen there, and can elsewhere; gives what it is told.
 #[track_caller]
-fn assert_refused(address: &str) {
+fn assert_refused(address: &str) -> String {
     let desk = Desk::new();
     let running = puppets(&desk, 1);
     let told = desk.ask("0", &format!("listen {address}"));
     assert!(told.starts_with("AddrInUse: ") && told.contains(address), "{told}");
     assert!(desk.ask("0", "listen 127.0.0.1:0").starts_with("0 127.0.0.1:"));
     running.stop();
+    told
 }
 
 fn f85_files_that_are_no_sockets_are_left_alone() {
