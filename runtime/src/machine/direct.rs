@@ -56,7 +56,7 @@ impl<C> Balancer<C> {
         }
     }
 
-    /// The process in `slot` has ended: what the kernel had queued for it goes to the others, if
+    /// The worker in `slot` takes no more: what the kernel had queued for it goes to the others, if
     /// there are any; else it waits for the successor.
     pub(super) fn vacated(&self, slot: usize, out: &mut VecDeque<Output<C>>) {
         let is_open = matches!(self.phase, Phase::Open | Phase::Last);

@@ -435,7 +435,10 @@ impl<C> Machine<C> {
                 }
             }
             FromWorker::Close { listener } => {
-                self.with(ListenerId(listener), |dispatch, out| dispatch.detach(now, worker, out));
+                self.with(ListenerId(listener), |dispatch, out| {
+                    dispatch.detach(now, worker, out);
+                    dispatch.vacated(worker.slot, out);
+                });
                 self.advance(now);
             }
             FromWorker::Passed { listener } => {

@@ -45,6 +45,15 @@ impl Listening {
     }
 }
 
+/// What came of the request to listen.
+pub(super) struct Opened {
+    /// The real address.
+    pub(super) address: Address,
+    pub(super) dispatch: Dispatch,
+    /// Why it is another dispatch than was asked for.
+    pub(super) reason: Option<String>,
+}
+
 impl Master {
     pub(super) fn open(
         &mut self,
@@ -53,19 +62,11 @@ impl Master {
         dispatch: Dispatch,
         options: &ListenOptions,
     ) -> Input<Accepted> {
-        // Nothing steers yet.
-        let dispatch = if dispatch == Dispatch::Shared { dispatch } else { Dispatch::Handoff };
-        match self.try_open(listener, address, options) {
-            Ok(address @ Address::Udp(_)) => {
-                // There is nothing that could be dispatched.
-                let asked = options.dispatch.unwrap_or(Dispatch::Shared);
-                let is_other = !matches!(asked, Dispatch::Auto | Dispatch::Shared);
-                let reason = is_other.then(|| "datagrams are shared".to_owned());
-                Input::ListenerOpened { listener, address, dispatch: Dispatch::Shared, reason }
+        match self.try_open(listener, address, dispatch, options) {
+            Ok(Opened { address, dispatch, reason }) => {
+                Input::ListenerOpened { listener, address, dispatch, reason }
             }
-            Ok(address) => Input::ListenerOpened { listener, address, dispatch, reason: None },
             Err(error) => {
-                self.boards.remove(&listener);
                 let errno = error.raw_os_error().unwrap_or_else(|| errno_of(error.kind()));
                 Input::ListenerFailed { listener, errno, error: error.to_string() }
             }
@@ -76,13 +77,28 @@ impl Master {
         &mut self,
         id: ListenerId,
         address: &Address,
+        asked: Dispatch,
         options: &ListenOptions,
-    ) -> io::Result<Address> {
+    ) -> io::Result<Opened> {
+        let mut reason = match asked {
+            Dispatch::Steered => match self.try_steering(address) {
+                Ok(steering) => return self.open_steered(id, address, steering, options),
+                Err(reason) => Some(reason),
+            },
+            Dispatch::Auto | Dispatch::Handoff | Dispatch::Shared => None,
+        };
         let (listener, address) = Listener::open(address, options, self.config.backlog)?;
+        let mut dispatch = self.unsteered(asked);
+        if listener.is_udp() {
+            dispatch = Dispatch::Shared;
+            // Of what the cluster says for all listeners, this one takes what there is.
+            let is_handoff = options.dispatch == Some(Dispatch::Handoff);
+            reason = reason.or_else(|| is_handoff.then(|| "datagrams are shared".to_owned()));
+        }
         self.boards.insert(id, Board::new(SLOTS_MAX)?);
         let listening = Listening { listener, token: None, ready: false, last: None };
         self.listeners.insert(id, listening);
-        Ok(address)
+        Ok(Opened { address, dispatch, reason })
     }
 
     /// The receiving end of a mailbox, which is made when the first worker of its slot listens.
@@ -112,6 +128,9 @@ impl Master {
     }
 
     pub(super) fn close(&mut self, id: ListenerId) {
+        if let Some(steered) = self.steered.remove(&id) {
+            steered.close();
+        }
         self.set_accepting(id, false);
         if let Some(listening) = self.listeners.remove(&id) {
             // Workers may still hold it: who connects from now on is refused, and does not wait.

@@ -96,6 +96,11 @@ impl Listener {
         outcome
     }
 
+    /// Whether it is for datagrams, of which nothing is accepted.
+    pub(super) fn is_udp(&self) -> bool {
+        matches!(self.socket, Bound::Udp(_))
+    }
+
     /// Refuses clients from now on, though workers may still have the socket.
     pub(super) fn shut_down(&self) {
         if !self.is_ours {

@@ -7,6 +7,7 @@ mod inherited;
 mod listener;
 mod program;
 mod signals;
+mod steered;
 mod user;
 mod workers;
 
@@ -25,6 +26,7 @@ pub(crate) use self::user::{Command, Control, EventHook, Publisher};
 
 use self::connections::Listening;
 use self::signals::Signals;
+use self::steered::Steered;
 use self::workers::Seated;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -46,7 +48,6 @@ pub(crate) struct Config {
     pub(crate) program: Program,
     pub(crate) slots: Vec<SlotOptions>,
     /// `None` for one of the user's own.
-    #[allow(dead_code, reason = "steering comes next")]
     pub(crate) policy: Option<PolicyKind>,
     pub(crate) backlog: u32,
     pub(crate) mailbox_connections: usize,
@@ -83,6 +84,7 @@ pub(crate) struct Master {
     workers: BTreeMap<WorkerId, Seated>,
     listeners: BTreeMap<ListenerId, Listening>,
     mailboxes: BTreeMap<MailboxId, Mailbox>,
+    steered: BTreeMap<ListenerId, Steered>,
     /// What workers count, for each listener.
     boards: BTreeMap<ListenerId, Board>,
     room_tokens: BTreeMap<MailboxId, Token>,
@@ -119,6 +121,7 @@ impl Master {
             workers: BTreeMap::new(),
             listeners: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
+            steered: BTreeMap::new(),
             boards: BTreeMap::new(),
             room_tokens: BTreeMap::new(),
             unheard: VecDeque::new(),

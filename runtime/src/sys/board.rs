@@ -147,7 +147,8 @@ impl CellWriter {
     }
 
     /// How many are open.
-    pub(crate) fn open(&self) -> u32 {
+    #[cfg(test)]
+    fn open(&self) -> u32 {
         self.words().open().load(Relaxed)
     }
 

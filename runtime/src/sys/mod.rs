@@ -14,43 +14,34 @@
 compile_error!("runtime supports Linux; other systems follow");
 
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // until the shell and the worker use it
 mod board;
 #[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // until the shell and the worker use it
 mod exclusive;
 #[cfg(target_os = "linux")]
 mod inherited;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // until the shell and the worker use it
 mod mapping;
 #[cfg(target_os = "linux")]
 mod oom;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // until the shell uses it
 mod reuseport;
 #[cfg(target_os = "linux")]
-#[allow(dead_code)] // until the shell uses it
 mod steer;
 #[cfg(target_os = "linux")]
 mod timer;
 
-#[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use board::{Board, Cell, CellWriter};
 pub use child::Resource;
 pub(crate) use child::{CPUS_MAX, SIGNAL_MAX, is_root, prepare, user_and_group};
-#[allow(unused_imports)] // until the shell and the worker use them
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
 pub(crate) use inherited::inherited_descriptor;
 pub(crate) use oom::OomKills;
-#[allow(unused_imports)] // until the shell uses them
 pub(crate) use reuseport::{claim_tcp, claim_udp, join_tcp, join_udp};
-#[allow(unused_imports)] // until the shell uses them
-pub(crate) use steer::{SteerMeans, SteerPolicy, Steering, probe as probe_steering};
+pub(crate) use steer::{SteerMeans, SteerPolicy, Steering};
 pub(crate) use timer::Timer;
 
 pub(crate) use linux::{

@@ -143,6 +143,8 @@ impl Intake {
             && std::mem::take(&mut self.watch().has_rotated)
             && self.control.stop().is_none()
         {
+            // Where the way to the end of the queue has failed, it is out.
+            self.resume();
             return Ok(None);
         }
         let taken = self.take()?;
@@ -174,7 +176,10 @@ impl Intake {
             return Ok(None);
         }
         if !self.tally.has_room() {
-            self.rest();
+            // Another thread was quicker; this one may have been woken for what it leaves.
+            if self.rest() {
+                self.control.pass(self.id());
+            }
             if !self.tally.has_room() {
                 return Ok(None);
             }
@@ -228,18 +233,20 @@ impl Intake {
         (connection, peer)
     }
 
-    /// Is woken no more until [`resume`](Self::resume): what comes is for the others.
-    fn rest(&self) {
-        if let Some(Registered::Exclusive(entry)) = &mut self.watch().registered
-            && let Err(error) = entry.rest()
-        {
+    /// Is woken no more until [`resume`](Self::resume): what comes is for the others. Says whether
+    /// it could have been woken until now.
+    fn rest(&self) -> bool {
+        let Some(Registered::Exclusive(entry)) = &mut self.watch().registered else { return false };
+        let was_in = entry.is_in();
+        if let Err(error) = entry.rest() {
             tracing::error!(%error, "a shared listener can't be left to others");
         }
+        was_in
     }
 
     /// There is room again.
     pub(super) fn resume(&self) {
-        if self.is_over() {
+        if self.is_over() || !self.tally.has_room() {
             return;
         }
         let mut watch = self.watch();

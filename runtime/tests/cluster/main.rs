@@ -24,6 +24,7 @@ mod shared;
 mod shutdown;
 mod slot_options;
 mod stalls;
+mod steered;
 mod support;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         shutdown::TESTS,
         slot_options::TESTS,
         stalls::TESTS,
+        steered::TESTS,
     ];
     let roles = [
         crashes::ROLES,
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         hostile::ROLES,
         lifecycle::ROLES,
         slot_options::ROLES,
+        steered::ROLES,
         support::host::ROLES,
         support::puppet::ROLES,
         support::roles::ROLES,

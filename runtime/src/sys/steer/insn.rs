@@ -60,7 +60,6 @@ pub(super) enum Alu {
 #[repr(u8)]
 pub(super) enum If {
     Equal = 0x15,
-    Greater = 0x25,
     GreaterOrEqual = 0x35,
     NotEqual = 0x55,
     Less = 0xa5,

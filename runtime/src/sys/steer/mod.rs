@@ -51,12 +51,6 @@ pub(crate) enum SteerMeans {
     Cbpf,
 }
 
-/// By which means this process can do it, or why it can't.
-pub(crate) fn probe(policy: SteerPolicy) -> Result<SteerMeans, String> {
-    let means = Steering::new(policy).map(|steering| steering.means());
-    means.map_err(|error| error.to_string())
-}
-
 /// The group of an address: the sockets of its slots and the choice between them.
 ///
 /// There are up to [`SLOTS_MAX`] slots. Until a table is set, and while it is empty, the kernel

@@ -188,6 +188,12 @@ pub(super) fn assert_source_hash(mut group: Group) {
     assert!((160..=225).contains(&heavy), "{heavy} of 192");
 }
 
+/// By which means this process can do it, or why it can't.
+fn probe(policy: SteerPolicy) -> Result<SteerMeans, String> {
+    let means = Steering::new(policy).map(|steering| steering.means());
+    means.map_err(|error| error.to_string())
+}
+
 #[test]
 fn round_robin_is_exact_at_any_parallelism() {
     let Some(steering) = steering(SteerPolicy::RoundRobin) else { return };

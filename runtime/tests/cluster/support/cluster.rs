@@ -69,6 +69,14 @@ impl Running {
         })
     }
 
+    /// Waits until exactly so many workers listen, after as many were too many or too few.
+    #[track_caller]
+    pub(crate) fn listening_now(&mut self, workers: usize) {
+        self.until(&format!("{workers} workers listen, no more"), |log| {
+            (listening(log).len() == workers).then_some(())
+        });
+    }
+
     /// Kills a worker that listens, the `number`-th of them, round and round; waits for its end.
     #[track_caller]
     pub(crate) fn kill_some(&mut self, number: usize) {
