@@ -1,5 +1,7 @@
 //! A cluster's settings.
 
+mod messages;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -16,7 +18,7 @@ use crate::event::Event;
 use crate::listen::{BACKLOG_CONNECTIONS, Dispatch};
 use crate::machine::{self, Machine, RestartPolicy};
 use crate::policy::{self, Choice, Override};
-use crate::shell::{self, Control, EventHook, Master, Program, Publisher};
+use crate::shell::{self, Control, EventHook, Master, MessageHook, Program, Publisher};
 use crate::slot_options::{self, OptionsOf, SlotOptions, SlotPlan};
 use crate::worker::{self, Worker};
 
@@ -44,6 +46,9 @@ pub struct Builder {
     slot_options: Option<OptionsOf>,
     signals: Option<bool>,
     on_event: Option<EventHook>,
+    message_bytes_max: usize,
+    message_handles_max: usize,
+    on_message: Option<MessageHook>,
 }
 
 impl Builder {
@@ -65,6 +70,9 @@ impl Builder {
             slot_options: None,
             signals: None,
             on_event: None,
+            message_bytes_max: 1 << 20,
+            message_handles_max: 4,
+            on_message: None,
         }
     }
 
@@ -273,6 +281,7 @@ impl Builder {
     fn into_master(mut self, signals: bool, with_events: bool) -> Result<(Master, Outside), Error> {
         worker::refuse_to_be_master()?;
         self.read_override()?;
+        let terms = self.terms()?;
         let plan = SlotPlan {
             weights: self.weights.take().unwrap_or_default(),
             options: self.slot_options.take(),
@@ -284,6 +293,7 @@ impl Builder {
         let shell_config = shell::Config {
             program: self.program,
             slots,
+            terms,
             policy: self.policy.kind(weighted),
             backlog: self.backlog,
             mailbox_connections: self.mailbox_connections,
@@ -293,7 +303,13 @@ impl Builder {
         let machine = Machine::new(config, policy);
         let control = Arc::new(Control::new(plan));
         let (publisher, events) = Publisher::new(self.on_event, with_events);
-        let master = Master::new(shell_config, machine, Arc::clone(&control), publisher)
+        let is_read = with_events || self.on_message.is_some();
+        let hook = self.on_message;
+        let post = control.post.open(terms, is_read);
+        let master = post
+            .and_then(|()| {
+                Master::new(shell_config, machine, Arc::clone(&control), publisher, hook)
+            })
             .map_err(|error| Error::io("prepare the master", error))?;
         Ok((master, Outside { control, events }))
     }

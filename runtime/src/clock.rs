@@ -32,3 +32,8 @@ pub(crate) fn time_left(deadline: Instant) -> Duration {
 pub(crate) fn deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout
 }
+
+/// The moment at which `timeout` is over; `None` if that is never.
+pub(crate) fn deadline_after(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}

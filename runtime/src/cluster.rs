@@ -1,5 +1,7 @@
 //! The handle of a running cluster.
 
+mod messages;
+
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,6 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+
+pub use self::messages::Broadcast;
 
 use crate::builder::Builder;
 use crate::error::Error;
@@ -39,6 +43,10 @@ pub struct Handle {
 impl Handle {
     pub(crate) fn new(control: Arc<Control>) -> Handle {
         Handle { control }
+    }
+
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        &self.control
     }
 
     /// The workers that have a process now, by slot.

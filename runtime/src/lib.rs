@@ -20,6 +20,7 @@ mod bound;
 mod builder;
 mod clock;
 mod cluster;
+mod desk;
 mod error;
 mod event;
 mod listen;
@@ -27,8 +28,9 @@ mod listen;
 #[doc(hidden)]
 pub mod machine;
 mod mailbox;
-// Public for the fuzz targets; no part of the stable interface.
+mod messages;
 mod policy;
+// Public for the fuzz targets; no part of the stable interface.
 #[doc(hidden)]
 pub mod post;
 mod shell;
@@ -41,11 +43,12 @@ mod worker;
 
 pub use address::{Address, Inherited, ParseAddressError, Peer};
 pub use builder::Builder;
-pub use cluster::{Cluster, Handle};
+pub use cluster::{Broadcast, Cluster, Handle};
 pub use error::Error;
 pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
+pub use messages::{Messages, Received};
 pub use post::{Message, Recipient, RequestError, SendError, Sender};
 pub use scheduler::PolicyKind;
 pub use slot_options::SlotOptions;

@@ -34,6 +34,9 @@ pub struct Hub<H> {
     tickets: Tickets<H>,
     /// Workers that may have frames to send.
     dirty: BTreeSet<WorkerId>,
+    /// Whether a request has got its outcome, since somebody asked.
+    has_progress: bool,
+    is_closed: bool,
 }
 
 /// A worker that has a channel.
@@ -78,6 +81,8 @@ impl<H> Hub<H> {
             asked: BTreeMap::new(),
             tickets: Tickets::default(),
             dirty: BTreeSet::new(),
+            has_progress: false,
+            is_closed: false,
         }
     }
 
@@ -115,6 +120,7 @@ impl<H> Hub<H> {
         for (asked, outcome) in self.requests.values_mut() {
             if *asked == worker && outcome.is_none() {
                 *outcome = Some(Err(Failure::Gone));
+                self.has_progress = true;
             }
         }
         let mut unanswered = Vec::new();
@@ -129,8 +135,9 @@ impl<H> Hub<H> {
         }
     }
 
-    /// Ends it: nobody is there any more.
+    /// Ends it: nobody is there any more. What has come can still be taken.
     pub fn close(&mut self) {
+        self.is_closed = true;
         while let Some((worker, _)) = self.links.first_key_value() {
             self.unseat(*worker);
         }
@@ -202,13 +209,14 @@ impl<H> Hub<H> {
     }
 
     /// Takes back a message that waits for room; `None` if it has left.
-    pub fn withdraw(&mut self, worker: WorkerId, ticket: Ticket) -> Option<Message<H>> {
+    pub fn withdraw(&mut self, ticket: Ticket) -> Option<Message<H>> {
         if let Sent::Returned(message) = self.tickets.poll(ticket) {
             return Some(message);
         }
-        let link = self.links.get_mut(&worker)?;
         let is_meant = |source: &Source| matches!(source, Source::Own(own) if *own == ticket);
-        let parcel = link.outgoing.withdraw(is_meant)?;
+        let mut links = self.links.iter_mut();
+        let (worker, parcel) =
+            links.find_map(|(worker, link)| Some((*worker, link.outgoing.withdraw(is_meant)?)))?;
         self.tickets.sent(ticket);
         self.advance(worker);
         Some(parcel.into_message().0)
@@ -319,6 +327,17 @@ impl<H> Hub<H> {
         Some(ChannelMessage { kind: MESSAGE_TO_WORKER, payload, handles })
     }
 
+    /// Whether a send that waited, or a request, has come to its end, since the last call.
+    pub fn take_progress(&mut self) -> bool {
+        let tickets = std::mem::take(&mut self.tickets.has_progress);
+        std::mem::take(&mut self.has_progress) || tickets
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// How much of what has come from a slot is held, for each lane: waits to be taken, or to be
     /// sent on.
     pub fn held(&self, slot: usize) -> [Amount; 2] {
@@ -361,6 +380,7 @@ impl<H> Hub<H> {
             && *asked == from
         {
             *waiting = Some(outcome);
+            self.has_progress = true;
         }
     }
 

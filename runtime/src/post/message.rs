@@ -63,6 +63,12 @@ impl<H> From<Vec<u8>> for Message<H> {
     }
 }
 
+impl<H> From<String> for Message<H> {
+    fn from(text: String) -> Self {
+        Message::new(text)
+    }
+}
+
 impl<H> From<&str> for Message<H> {
     fn from(text: &str) -> Self {
         Message::new(text)

@@ -155,11 +155,13 @@ pub(super) struct Tickets<H> {
     next: Ticket,
     /// `None` while it waits.
     open: BTreeMap<Ticket, Option<Message<H>>>,
+    /// Whether any of them has come to its end, since somebody asked.
+    pub(super) has_progress: bool,
 }
 
 impl<H> Default for Tickets<H> {
     fn default() -> Self {
-        Tickets { next: 0, open: BTreeMap::new() }
+        Tickets { next: 0, open: BTreeMap::new(), has_progress: false }
     }
 }
 
@@ -177,11 +179,12 @@ impl<H> Tickets<H> {
     }
 
     pub(super) fn sent(&mut self, ticket: Ticket) {
-        self.open.remove(&ticket);
+        self.has_progress |= self.open.remove(&ticket).is_some();
     }
 
     pub(super) fn returned(&mut self, ticket: Ticket, message: Message<H>) {
         self.open.insert(ticket, Some(message));
+        self.has_progress = true;
     }
 
     pub(super) fn poll(&mut self, ticket: Ticket) -> Sent<H> {

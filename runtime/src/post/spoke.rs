@@ -26,6 +26,8 @@ pub struct Spoke<H> {
     next_request: u32,
     notices: VecDeque<Notice>,
     tickets: Tickets<H>,
+    /// Whether a request has got its outcome, since somebody asked.
+    has_progress: bool,
     is_closed: bool,
 }
 
@@ -44,6 +46,7 @@ impl<H> Spoke<H> {
             next_request: 0,
             notices: VecDeque::new(),
             tickets: Tickets::default(),
+            has_progress: false,
             is_closed: false,
         }
     }
@@ -59,6 +62,7 @@ impl<H> Spoke<H> {
         }
         for outcome in self.requests.values_mut().filter(|outcome| outcome.is_none()) {
             *outcome = Some(Err(Failure::Gone));
+            self.has_progress = true;
         }
     }
 
@@ -227,6 +231,12 @@ impl<H> Spoke<H> {
         }
     }
 
+    /// Whether a send that waited, or a request, has come to its end, since the last call.
+    pub fn take_progress(&mut self) -> bool {
+        let tickets = std::mem::take(&mut self.tickets.has_progress);
+        std::mem::take(&mut self.has_progress) || tickets
+    }
+
     /// Whether there are frames to send.
     pub fn has_frames(&self) -> bool {
         !self.is_closed
@@ -292,6 +302,7 @@ impl<H> Spoke<H> {
     fn answer(&mut self, request: u32, outcome: Outcome<H>) {
         if let Some(waiting @ None) = self.requests.get_mut(&request) {
             *waiting = Some(outcome);
+            self.has_progress = true;
         }
     }
 }

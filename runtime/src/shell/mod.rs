@@ -5,6 +5,7 @@ mod connections;
 mod direct;
 mod inherited;
 mod listener;
+mod post;
 mod program;
 mod signals;
 mod steered;
@@ -21,6 +22,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use scheduler::PolicyKind;
 
+pub(crate) use self::post::{MessageHook, limits};
 pub(crate) use self::program::Program;
 pub(crate) use self::user::{Command, Control, EventHook, Publisher};
 
@@ -33,6 +35,7 @@ use crate::error::Error;
 use crate::event::{Event, WorkerId};
 use crate::machine::{Input, ListenerId, Machine, MailboxId, Order, Output, Time, ToWorker};
 use crate::mailbox::{Accepted, Mailbox};
+use crate::post::Terms;
 use crate::slot_options::{self, SlotOptions};
 use crate::sys::{self, Board, OomKills, Timer};
 
@@ -47,6 +50,7 @@ const MESSAGE_BATCH_MAX: usize = 64;
 pub(crate) struct Config {
     pub(crate) program: Program,
     pub(crate) slots: Vec<SlotOptions>,
+    pub(crate) terms: Terms,
     /// `None` for one of the user's own.
     pub(crate) policy: Option<PolicyKind>,
     pub(crate) backlog: u32,
@@ -94,6 +98,7 @@ pub(crate) struct Master {
     /// they can again.
     throttled: Vec<WorkerId>,
     oom_kills: OomKills,
+    on_message: Option<MessageHook>,
     finished: Option<bool>,
 }
 
@@ -104,6 +109,7 @@ impl Master {
         machine: Machine<Accepted>,
         control: Arc<Control>,
         publisher: Publisher,
+        on_message: Option<MessageHook>,
     ) -> io::Result<Master> {
         let poll = Poll::new()?;
         let mut master = Master {
@@ -127,6 +133,7 @@ impl Master {
             unheard: VecDeque::new(),
             throttled: Vec::new(),
             oom_kills: OomKills::new(),
+            on_message,
             finished: None,
         };
         let token = master.token(Subject::Commands);
@@ -207,6 +214,7 @@ impl Master {
         let now = self.clock.now();
         self.machine.handle_timeout(now);
         self.drain();
+        self.deliver_posts();
         Ok(())
     }
 
@@ -341,5 +349,6 @@ impl Drop for Master {
             let _ = seated.process.signal(sys::SIGKILL);
             seated.process.wait();
         }
+        self.close_post();
     }
 }

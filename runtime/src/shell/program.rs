@@ -6,15 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use ipc_core::{Channel, Limits};
+use ipc_core::Channel;
 
 use crate::event::WorkerId;
 use crate::slot_options::SlotOptions;
 use crate::sys::{self, Process};
 use crate::worker::{BOOTSTRAP, ID_VARIABLE};
-
-/// The largest message that a worker may send, in bytes: an address to listen on.
-const WORKER_MESSAGE_BYTES_MAX: usize = 8 << 10;
 
 /// A program, its arguments and environment.
 #[derive(Clone, Debug)]
@@ -69,12 +66,7 @@ impl Program {
             .spawn(&mut command)
             .map_err(|error| SpawnError { step: step.describe(), error })?;
         let process = Process::of_child(child)?;
-        let limits = Limits {
-            payload_bytes_max: WORKER_MESSAGE_BYTES_MAX,
-            handles_per_message_max: 2, // what the master sends; a worker's are refused on receipt
-            ..Limits::default()
-        };
-        Ok((process, channel.with_limits(limits)))
+        Ok((process, channel))
     }
 
     fn command(&self) -> Command {

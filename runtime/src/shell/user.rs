@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::post::Post;
 use crate::event::{Event, WorkerInfo};
 use crate::machine::Order;
 use crate::slot_options::{SlotOptions, SlotPlan};
@@ -18,6 +19,7 @@ pub(crate) struct Control {
     slot_plan: SlotPlan,
     waker: OnceLock<mio::Waker>,
     workers: Mutex<Vec<WorkerInfo>>,
+    pub(crate) post: Post,
 }
 
 impl Control {
@@ -51,6 +53,11 @@ impl Control {
     /// Asks the master for something.
     pub(crate) fn send(&self, command: Command) {
         lock(&self.commands).push(command);
+        self.wake();
+    }
+
+    /// Has the master's loop look at what was asked of it.
+    pub(super) fn wake(&self) {
         if let Some(waker) = self.waker.get()
             && let Err(error) = waker.wake()
         {

@@ -6,11 +6,13 @@ use ipc_core::{Channel, Message, TryRecvError, TrySendError};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
+use super::post::limits;
 use super::program::SpawnError;
 use super::{Master, Subject};
 use crate::event::{Exit, WorkerId};
 use crate::machine::{FromWorker, Input, ListenFailure, Signal, ToWorker};
 use crate::mailbox::Accepted;
+use crate::post::{MESSAGE_FROM_WORKER, NOTICE_FROM_WORKER};
 use crate::sys::{self, Process};
 
 /// How many messages of a worker that has ended are handled.
@@ -24,7 +26,7 @@ pub(super) struct Seated {
     /// Whether we sent it SIGKILL.
     killed: bool,
     /// `None` after its end.
-    channel: Option<(Channel, Token)>,
+    pub(super) channel: Option<(Channel, Token)>,
 }
 
 impl Master {
@@ -46,7 +48,8 @@ impl Master {
     fn try_spawn(&mut self, worker: WorkerId) -> Result<u32, SpawnError> {
         let options = self.config.slots.get(worker.slot);
         let options = options.expect("every slot of the machine's has options");
-        let (process, mut channel) = self.config.program.spawn(worker, options)?;
+        let (process, channel) = self.config.program.spawn(worker, options)?;
+        let mut channel = channel.with_limits(limits(self.config.terms));
         let pid = process.pid();
         let process_token = self.token(Subject::Process(worker));
         let channel_token = self.token(Subject::Channel(worker));
@@ -67,6 +70,7 @@ impl Master {
         }
         let channel = Some((channel, channel_token));
         self.workers.insert(worker, Seated { process, process_token, killed: false, channel });
+        self.seat_post(worker);
         Ok(pid)
     }
 
@@ -119,11 +123,9 @@ impl Master {
 
     /// Tries again to send what could not be sent for the number of descriptors in flight.
     pub(super) fn flush_throttled(&mut self) {
-        self.throttled.retain(|worker| {
-            let seated = self.workers.get_mut(worker);
-            let Some((channel, _)) = seated.and_then(|s| s.channel.as_mut()) else { return false };
-            channel.flush().is_ok_and(|done| !done) && channel.is_throttled()
-        });
+        for worker in std::mem::take(&mut self.throttled) {
+            self.pump(worker);
+        }
     }
 
     /// Handles what a worker says, up to a number of messages.
@@ -133,12 +135,7 @@ impl Master {
             let Some((channel, _)) = &mut seated.channel else { return };
             let received = match channel.try_recv() {
                 Ok(message) => message,
-                Err(TryRecvError::Empty) => {
-                    if let Err(error) = channel.flush() {
-                        tracing::debug!(%worker, %error, "channel");
-                    }
-                    return;
-                }
+                Err(TryRecvError::Empty) => return self.pump(worker),
                 Err(TryRecvError::Closed) => {
                     self.drop_channel(worker);
                     return self.handle(Input::ChannelClosed { worker });
@@ -154,12 +151,21 @@ impl Master {
                     return self.unheard.push_back(worker);
                 }
             };
-            match FromWorker::decode(received.kind, &received.payload) {
-                Ok(message) if received.handles.is_empty() => {
-                    self.handle(Input::Message { worker, message });
+            let kind = received.kind;
+            let heard = match kind {
+                MESSAGE_FROM_WORKER | NOTICE_FROM_WORKER => {
+                    self.heard_post(worker, received).ok().map(|()| None)
                 }
-                _ => {
-                    tracing::error!(%worker, kind = received.kind, "protocol violation");
+                _ if received.handles.is_empty() => {
+                    FromWorker::decode(kind, &received.payload).ok().map(Some)
+                }
+                _ => None,
+            };
+            match heard {
+                Some(Some(message)) => self.handle(Input::Message { worker, message }),
+                Some(None) => {}
+                None => {
+                    tracing::error!(%worker, kind, "protocol violation");
                     self.drop_channel(worker);
                     return self.handle(Input::Violation { worker });
                 }
@@ -174,6 +180,7 @@ impl Master {
         {
             let _ = self.poll.registry().deregister(&mut channel);
             self.subjects.remove(&token);
+            self.unseat_post(worker);
         }
     }
 
@@ -205,6 +212,8 @@ impl Master {
         for board in self.boards.values() {
             board.clear(worker.slot);
         }
+        // What it has said comes before its end, also for the program.
+        self.deliver_posts();
         self.handle(Input::Exited { worker, exit });
     }
 }

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use ipc_core::{Message, Receiver, Sender};
+use ipc_core::{Receiver, Sender};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::post::Post;
 use crate::address::Address;
 use crate::clock::time_left;
 use crate::event::WorkerId;
@@ -41,7 +42,8 @@ type Answer = io::Result<(Joined, OwnedFd, OwnedFd)>;
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) id: WorkerId,
-    sender: Mutex<Sender>,
+    pub(super) sender: Mutex<Sender>,
+    pub(super) post: Post,
     stop: AtomicU8,
     /// Whether the channel is at its end.
     lost: AtomicBool,
@@ -64,11 +66,12 @@ struct Had {
 }
 
 impl Control {
-    pub(super) fn new(id: WorkerId, sender: Sender) -> io::Result<Control> {
+    pub(super) fn new(id: WorkerId, sender: Sender, post: Post) -> io::Result<Control> {
         let (stop_reader, stop_writer) = UnixStream::pair()?;
         Ok(Control {
             id,
             sender: Mutex::new(sender),
+            post,
             stop: AtomicU8::new(RUNNING),
             lost: AtomicBool::new(false),
             stop_reader,
@@ -105,7 +108,7 @@ impl Control {
     /// Asks the master to let this worker go, and waits until it says so.
     pub(super) fn disconnect(&self, deadline: Instant) -> io::Result<()> {
         if self.stop().is_none() {
-            self.send(&FromWorker::Disconnect, deadline)?;
+            self.say(&FromWorker::Disconnect)?;
         }
         while self.stop().is_none() {
             let left = time_left(deadline);
@@ -136,7 +139,7 @@ impl Control {
         // After the request is known: a reader that ends from here on answers it.
         let sent = match self.stop() {
             Some(_) => Err(gone()),
-            None => self.send(&message, deadline),
+            None => self.say(&message),
         };
         let answer = sent.and_then(|()| match answer.recv_deadline(deadline) {
             Ok(answer) => answer,
@@ -186,20 +189,19 @@ impl Control {
 
     /// Tells the master that this worker was woken for a connection that it leaves to others.
     pub(super) fn pass(&self, listener: u32) {
-        let (kind, payload) = FromWorker::Passed { listener }.encode();
         // Unsent, the connection waits until the next one comes.
-        let _ = lock(&self.sender).try_send(Message::new(kind, payload));
+        let _ = self.say(&FromWorker::Passed { listener });
     }
 
     /// Tells the master that no connections of a listener are wanted any more.
     pub(super) fn close_listener(&self, listener: u32) {
-        let (kind, payload) = FromWorker::Close { listener }.encode();
         // Never blocks a destructor. Unsent, it is as if we took no connections: others get them.
-        let _ = lock(&self.sender).try_send(Message::new(kind, payload));
+        let _ = self.say(&FromWorker::Close { listener });
     }
 
     /// Ends the channel.
     pub(super) fn close(&self) {
+        self.linger();
         let _ = lock(&self.sender).shutdown();
     }
 
@@ -210,7 +212,7 @@ impl Control {
         drain_timeout: Duration,
         worker_dropped: &crossbeam_channel::Receiver<()>,
     ) {
-        while let Ok(message) = receiver.recv_deadline(None) {
+        while let Some(message) = self.next_frame(&mut receiver) {
             let mut handles = message.handles.into_iter().map(OwnedFd::from);
             match ToWorker::decode(message.kind, &message.payload) {
                 Ok(ToWorker::Listening { request, result }) => {
@@ -246,6 +248,7 @@ impl Control {
         // The master is gone, or the worker was dropped.
         self.lost.store(true, Ordering::Release);
         self.begin_stop(STOP_AFTER_THE_REST);
+        self.close_post();
         for (_, sender) in std::mem::take(&mut *lock(&self.requests)) {
             let _ = sender.try_send(Err(gone()));
         }
@@ -265,13 +268,6 @@ impl Control {
             intake.begin_stop();
         }
     }
-
-    fn send(&self, message: &FromWorker, deadline: Instant) -> io::Result<()> {
-        let (kind, payload) = message.encode();
-        lock(&self.sender)
-            .send_deadline(Message::new(kind, payload), Some(deadline))
-            .map_err(|error| io::Error::new(io::ErrorKind::NotConnected, error.to_string()))
-    }
 }
 
 /// Whether the system chooses the port.
@@ -289,6 +285,6 @@ fn refused(failure: ListenFailure) -> io::Error {
 }
 
 /// No code panics while it holds one of these locks; if it did, the data would still be whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,7 @@ mod control;
 mod exclusive;
 mod intake;
 mod listener;
+mod post;
 mod tally;
 mod udp;
 
@@ -13,9 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ipc_core::{Bootstrap, Channel, Limits};
+use ipc_core::{Bootstrap, Channel};
 use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -26,12 +27,15 @@ pub use self::tally::OpenConnection;
 pub use self::udp::UdpSocket;
 
 use self::control::Control;
+use self::post::Post;
 use crate::address::{Address, ParseAddressError};
 use crate::clock::deadline;
 use crate::error::Error;
 use crate::event::WorkerId;
 use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, PROTOCOL_VERSION, ToWorker};
+use crate::post::{Amount, NOTICE_TO_WORKER, Notice, Spoke, Terms};
+use crate::shell::limits;
 
 /// The variable that tells a process that it is a worker: its id.
 pub(crate) const ID_VARIABLE: &str = "CLUSTER_WORKER_ID";
@@ -96,7 +100,7 @@ impl Worker {
         let id = id.to_str().and_then(|id| id.parse().ok()).ok_or_else(|| {
             Error::handshake(format!("{ID_VARIABLE} is set, but not by a cluster; unset it"))
         })?;
-        Worker::greet(id, channel.with_limits(limits())).map(Some)
+        Worker::greet(id, channel.with_limits(limits(Terms::default()))).map(Some)
     }
 
     fn greet(expected: WorkerId, mut channel: Channel) -> Result<Worker, Error> {
@@ -121,10 +125,12 @@ impl Worker {
             .send_deadline(ipc_core::Message::new(kind, payload), deadline)
             .map_err(|error| Error::handshake(format!("can't answer: {error}")))?;
 
-        let (sender, receiver) = channel.into_split();
+        let (terms, credit) = open_messages(&mut channel, deadline)?;
+        let (sender, receiver) = channel.with_limits(limits(terms)).into_split();
         let (alive, ended) = crossbeam_channel::bounded(0);
-        let control =
-            Control::new(worker, sender).map_err(|error| Error::io("prepare the worker", error))?;
+        let control = Post::new(Spoke::new(terms, credit))
+            .and_then(|post| Control::new(worker, sender, post))
+            .map_err(|error| Error::io("prepare the worker", error))?;
         let control = Arc::new(control);
         let reader = std::thread::Builder::new()
             .name("cluster-channel".to_owned())
@@ -308,7 +314,16 @@ pub(crate) fn refuse_to_be_master() -> Result<(), Error> {
     Ok(())
 }
 
-/// What the master may send, and what waits to be sent to it.
-fn limits() -> Limits {
-    Limits { payload_bytes_max: 64 << 10, handles_per_message_max: 2, ..Limits::default() }
+/// Hears what the worker may send; the second thing that a master says.
+fn open_messages(
+    channel: &mut Channel,
+    deadline: Option<Instant>,
+) -> Result<(Terms, [Amount; 2]), Error> {
+    let frame = channel
+        .recv_deadline(deadline)
+        .map_err(|error| Error::handshake(format!("the greeting was cut short: {error}")))?;
+    match Notice::decode(&frame.payload, true) {
+        Ok(Notice::Open { terms, credit }) if frame.kind == NOTICE_TO_WORKER => Ok((terms, credit)),
+        _ => Err(Error::handshake("the greeting is not followed by the limits of messages")),
+    }
 }

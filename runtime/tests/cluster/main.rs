@@ -17,6 +17,7 @@ mod hostile;
 mod inherited;
 mod keys;
 mod lifecycle;
+mod messages;
 mod orphans;
 mod paths;
 mod scale;
@@ -26,6 +27,7 @@ mod slot_options;
 mod stalls;
 mod steered;
 mod support;
+mod unread;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         inherited::TESTS,
         keys::TESTS,
         lifecycle::TESTS,
+        messages::TESTS,
         orphans::TESTS,
         paths::TESTS,
         scale::TESTS,
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         slot_options::TESTS,
         stalls::TESTS,
         steered::TESTS,
+        unread::TESTS,
     ];
     let roles = [
         crashes::ROLES,
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         slot_options::ROLES,
         steered::ROLES,
         support::host::ROLES,
+        support::messenger::ROLES,
         support::puppet::ROLES,
         support::roles::ROLES,
     ];

@@ -304,13 +304,13 @@ impl World {
     }
 
     fn give_up(&mut self, slot: usize, other: usize) {
-        if let Some((request, worker, ticket)) = self.requests.pop() {
-            let withdrawn = self.hub.withdraw(worker, ticket).is_some();
+        if let Some((request, _, ticket)) = self.requests.pop() {
+            let withdrawn = self.hub.withdraw(ticket).is_some();
             self.hub.forget(request);
             self.died |= withdrawn;
         }
-        if let Some((worker, ticket)) = self.tickets.pop() {
-            self.died |= self.hub.withdraw(worker, ticket).is_some();
+        if let Some((_, ticket)) = self.tickets.pop() {
+            self.died |= self.hub.withdraw(ticket).is_some();
         }
         for slot in [slot, other] {
             let Some(worker) = &mut self.workers[slot] else { continue };

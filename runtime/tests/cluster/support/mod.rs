@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod desk;
 pub(crate) mod host;
+pub(crate) mod messenger;
 pub(crate) mod program;
 pub(crate) mod puppet;
 pub(crate) mod raw;
