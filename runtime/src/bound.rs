@@ -136,7 +136,7 @@ fn new_socket(address: SocketAddr, kind: Type, options: &ListenOptions) -> io::R
 }
 
 /// What to do about an error, where we know.
-fn with_remedy(error: io::Error) -> io::Error {
+pub(crate) fn with_remedy(error: io::Error) -> io::Error {
     let remedy = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another socket has this address: stop its program, or choose another address"

@@ -100,8 +100,8 @@ impl ListenOptions {
         ListenOptions::default()
     }
 
-    /// How connections get to workers. Default: as the cluster's builder says. Datagrams are always
-    /// [shared](Dispatch::Shared).
+    /// How connections get to workers. Default: as the cluster's builder says. Datagrams are
+    /// [steered](Dispatch::Steered) or else [shared](Dispatch::Shared): nobody hands them on.
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> ListenOptions {
         self.dispatch = Some(dispatch);

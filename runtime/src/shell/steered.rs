@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use scheduler::PolicyKind;
 
 use crate::address::Address;
+use crate::bound::with_remedy;
 use crate::listen::ListenOptions;
 use crate::machine::SLOTS_MAX;
 use crate::sys::{
@@ -64,10 +65,10 @@ impl Steered {
         let mut place = Place { address: asked, is_udp, backlog, only_v6: options.only_v6 };
         let spare: OwnedFd;
         (place.address, spare) = if is_udp {
-            let socket = claim_udp(asked, place.only_v6)?;
+            let socket = claim_udp(asked, place.only_v6).map_err(with_remedy)?;
             (socket.local_addr()?, socket.into())
         } else {
-            let socket = claim_tcp(asked, backlog, place.only_v6)?;
+            let socket = claim_tcp(asked, backlog, place.only_v6).map_err(with_remedy)?;
             (socket.local_addr()?, socket.into())
         };
         let real = if is_udp { Address::Udp(place.address) } else { Address::Tcp(place.address) };
@@ -104,11 +105,12 @@ impl Steered {
         self.steering.set_table(&shares)
     }
 
-    /// Moves what waits at the slot's socket to the others, if the kernel can; else it stays.
+    /// Moves what waits at the slot's socket to the others, if the kernel can; else it stays, for
+    /// the slot's next worker. Datagrams can't be moved.
     pub(super) fn reopen(&mut self, slot: usize) -> io::Result<()> {
         match self.steering.means() {
-            SteerMeans::Ebpf => self.steering.remove(slot),
-            SteerMeans::Cbpf => Ok(()),
+            SteerMeans::Ebpf if !self.place.is_udp => self.steering.remove(slot),
+            SteerMeans::Ebpf | SteerMeans::Cbpf => Ok(()),
         }
     }
 

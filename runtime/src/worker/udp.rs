@@ -28,6 +28,9 @@ use crate::machine::Joined;
 /// are set on it (through [`AsFd`], with `socket2::SockRef`, say) are set for all of them, and so
 /// is its mode: leave it non-blocking. Who wants to block calls [`wait`](Self::wait).
 ///
+/// [Steered](crate::Dispatch::Steered), each slot has a socket of its own, and the kernel chooses
+/// one for each datagram, which then waits there for that slot's worker, or its successor.
+///
 /// Dropping it ends this worker's share.
 #[derive(Debug)]
 pub struct UdpSocket {

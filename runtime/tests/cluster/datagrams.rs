@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use runtime::{Address, Dispatch, Event};
 
 use crate::harness::tests;
-use crate::support::{DEADLINE, Desk, puppets};
+use crate::support::{DEADLINE, Desk, Running, puppets};
 
 tests! {
     every_datagram_arrives_once_whoever_leaves,
@@ -20,6 +20,8 @@ tests! {
     a_udp_address_in_use_is_an_error_in_the_worker,
     what_is_not_udp_is_not_bound_and_the_other_way_round,
     it_is_told_that_datagrams_are_shared,
+    datagrams_are_steered_if_asked_to,
+    steered_datagrams_wait_for_the_successor,
 }
 
 fn socket_address(address: &Address) -> SocketAddr {
@@ -192,4 +194,66 @@ fn it_is_told_that_datagrams_are_shared() {
         Event::Opened { address, dispatch: Dispatch::Shared, policy: "none", reason: None };
     assert_eq!(opened, shared);
     running.stop();
+}
+
+/// What the kernel decides is exact, where it lets us.
+fn datagrams_are_steered_if_asked_to() {
+    const EACH: usize = 10;
+    let names = ["0", "1", "2", "3"];
+    let desk = Desk::new();
+    let mut running = puppets(&desk, names.len());
+    let address = bind(&desk, "0", 0, "udp:127.0.0.1:0 dispatch=steered");
+    if !can_steer(&mut running) {
+        running.stop();
+        return;
+    }
+    for name in &names[1..] {
+        assert_eq!(bind(&desk, name, 0, &address.to_string()), address);
+    }
+    let to = socket_address(&address);
+    let client = client(to);
+    for number in 0..names.len() * EACH {
+        client.send_to(number.to_string().as_bytes(), to).unwrap();
+    }
+    for name in names {
+        let said = desk.ask(name, &format!("gather 0 {EACH}"));
+        assert_eq!(said.split(' ').count(), 1 + EACH, "{said}");
+    }
+    running.stop();
+}
+
+/// A queue of datagrams can't be moved: the successor finds it.
+fn steered_datagrams_wait_for_the_successor() {
+    let desk = Desk::new();
+    let mut running = puppets(&desk, 2);
+    let address = bind(&desk, "0", 0, "udp:127.0.0.1:0 dispatch=steered");
+    assert_eq!(bind(&desk, "1", 0, &address.to_string()), address);
+    if !can_steer(&mut running) {
+        running.stop();
+        return;
+    }
+    let to = socket_address(&address);
+    let client = client(to);
+    for text in ["a", "b"] {
+        client.send_to(text.as_bytes(), to).unwrap();
+    }
+    running.signal(0, Signal::SIGKILL);
+    running.exits(0, 1);
+    desk.ready(1);
+    assert_eq!(bind(&desk, "0", 0, &address.to_string()), address);
+    let mut said = ["0", "1"].map(|name| desk.ask(name, "gather 0 1"));
+    said.sort();
+    assert_eq!(said, ["gathered a", "gathered b"]);
+    running.stop();
+}
+
+/// Says so and gives `false` where the kernel does not let us load programs.
+fn can_steer(running: &mut Running) -> bool {
+    let opened = running.happens("it is open", |event| matches!(event, Event::Opened { .. }));
+    let Event::Opened { dispatch, reason, .. } = opened else { panic!("{opened}") };
+    if dispatch == Dispatch::Steered && reason.is_none() {
+        return true;
+    }
+    println!("skipped: {}", reason.expect("it is said why"));
+    false
 }
