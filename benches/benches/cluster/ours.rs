@@ -28,6 +28,9 @@ pub(crate) fn start(setup: &Setup) -> Result<(Cluster, SocketAddr), Box<dyn Erro
     if let Some(policy) = setup.policy {
         builder = builder.policy(policy);
     }
+    if let Some(connections) = setup.mailbox_connections {
+        builder = builder.mailbox_connections(connections);
+    }
     let cluster = builder.args(setup.worker_args()).spawn()?;
     let mut listening = 0;
     loop {

@@ -132,26 +132,37 @@ pub(crate) struct Setup {
     /// Who picks the worker, which only ours heeds.
     pub(crate) policy: Option<PolicyKind>,
     pub(crate) task: Task,
+    /// What fits into a worker's mailbox, which only ours heeds.
+    pub(crate) mailbox_connections: Option<usize>,
 }
 
 impl Setup {
     pub(crate) fn new(contender: Contender, workers: usize, task: Task) -> Setup {
-        Setup { contender, weights: vec![1; workers], policy: None, task }
+        Setup {
+            contender,
+            weights: vec![1; workers],
+            policy: None,
+            task,
+            mailbox_connections: None,
+        }
     }
 
-    fn to_args(&self) -> [String; 4] {
+    fn to_args(&self) -> [String; 5] {
         let weights: Vec<String> = self.weights.iter().map(u32::to_string).collect();
         let policy = self.policy.map(|policy| policy.to_string()).unwrap_or_default();
-        [self.contender.name().into(), weights.join(","), policy, self.task.name().into()]
+        let mailbox = self.mailbox_connections.map(|n| n.to_string()).unwrap_or_default();
+        let (contender, task) = (self.contender.name().into(), self.task.name().into());
+        [contender, weights.join(","), policy, task, mailbox]
     }
 
-    fn from_args(args: [&str; 4]) -> Result<Setup, Box<dyn Error>> {
-        let [contender, weights, policy, task] = args;
+    fn from_args(args: [&str; 5]) -> Result<Setup, Box<dyn Error>> {
+        let [contender, weights, policy, task, mailbox] = args;
         Ok(Setup {
             contender: Contender::from_name(contender).ok_or("no such contender")?,
             weights: weights.split(',').map(str::parse).collect::<Result<_, _>>()?,
             policy: (!policy.is_empty()).then(|| policy.parse()).transpose()?,
             task: Task::from_name(task).ok_or("no such task")?,
+            mailbox_connections: (!mailbox.is_empty()).then(|| mailbox.parse()).transpose()?,
         })
     }
 
@@ -224,8 +235,8 @@ pub(crate) fn run_if_asked() -> Result<bool, Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        [MASTER, contender, weights, policy, task] => {
-            run_master(&Setup::from_args([contender, weights, policy, task])?)?;
+        [MASTER, contender, weights, policy, task, mailbox] => {
+            run_master(&Setup::from_args([contender, weights, policy, task, mailbox])?)?;
         }
         // Only those of raw can't say by themselves in which slot they are.
         [WORKER, contender, task, ref slot @ ..] => {

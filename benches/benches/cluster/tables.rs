@@ -18,6 +18,9 @@ const USAGE: &str = "usage: cargo bench -p benches --bench cluster -- TABLE
 /// Connections of a row of `shares`.
 const CONNECTIONS: u64 = 10_000;
 
+/// As large as mailboxes may be: there is room for all connections that are open at a time.
+const ROOM: usize = 128;
+
 /// How often `beside` measures each server under each load.
 const ROUNDS: usize = 5;
 
@@ -66,24 +69,31 @@ fn shares() -> io::Result<()> {
     for weights in [[1, 1, 1, 1], [5, 3, 1, 1]] {
         for clients in [1, 64] {
             for &contender in &contenders {
-                if contender.dispatch().is_none() && weights != [1; 4] {
-                    continue;
-                }
                 let mut setup = Setup::new(contender, weights.len(), Task::Http);
                 setup.weights = weights.to_vec();
-                let server = Server::start(&setup)?;
-                let report = run_load(&server, &Load { clients, ..NEW_64 }, CONNECTIONS)?;
-                let mut counts = [0; 4];
-                for (worker, count) in report.workers() {
-                    counts[worker.slot as usize] += count;
+                if contender.dispatch().is_some() || weights == [1; 4] {
+                    shares_of(&setup, clients, contender.name())?;
                 }
-                let [a, b, c, d] = counts;
-                let weights = weights.map(|weight| weight.to_string()).join(":");
-                let name = contender.name();
-                println!("| {weights} | {clients} | {name} | {a} | {b} | {c} | {d} |");
+                if contender == Contender::Handoff && clients > 1 {
+                    setup.mailbox_connections = Some(ROOM);
+                    shares_of(&setup, clients, "handoff with room")?;
+                }
             }
         }
     }
+    Ok(())
+}
+
+fn shares_of(setup: &Setup, clients: u32, name: &str) -> io::Result<()> {
+    let server = Server::start(setup)?;
+    let report = run_load(&server, &Load { clients, ..NEW_64 }, CONNECTIONS)?;
+    let mut counts = [0; 4];
+    for (worker, count) in report.workers() {
+        counts[worker.slot as usize] += count;
+    }
+    let [a, b, c, d] = counts;
+    let weights: Vec<String> = setup.weights.iter().map(u32::to_string).collect();
+    println!("| {} | {clients} | {name} | {a} | {b} | {c} | {d} |", weights.join(":"));
     Ok(())
 }
 
@@ -91,13 +101,16 @@ fn shares() -> io::Result<()> {
 fn skew() -> io::Result<()> {
     println!("| load | policy | even p50 | p99 | skewed p50 | p99 | p50 / even | p99 / even |");
     println!("|---|---|---|---|---|---|---|---|");
-    let loads = [8, 16, 64].map(|clients| Load { clients, ..NEW_64 });
+    let loads = [
+        Load { name: "new-16", clients: 16, ..NEW_64 },
+        Load { name: "4000/s", rate: Some(4000), ..NEW_64 },
+        Load { name: "8000/s", rate: Some(8000), ..NEW_64 },
+    ];
     for load in loads {
         for policy in POLICIES {
             let start = |task| {
-                let mut setup = Setup::new(Contender::Handoff, 4, task);
-                setup.policy = Some(policy);
-                let server = Server::start(&setup)?;
+                let setup = Setup::new(Contender::Handoff, 4, task);
+                let server = Server::start(&Setup { policy: Some(policy), ..setup })?;
                 io::Result::Ok(Row { name: policy.to_string(), server, samples: Vec::new() })
             };
             let mut rows = [start(Task::Even)?, start(Task::Skewed)?];
@@ -110,8 +123,8 @@ fn skew() -> io::Result<()> {
                 [median(row, |sample| sample.p50_ns), median(row, |sample| sample.p99_ns)]
             });
             let [[even_p50, even_p99], [p50, p99]] = latencies_ns;
-            let clients = load.clients;
-            print!("| new-{clients} | {policy} | {} | {} |", us(even_p50), us(even_p99));
+            let name = load.name;
+            print!("| {name} | {policy} | {} | {} |", us(even_p50), us(even_p99));
             print!(" {} | {} |", us(p50), us(p99));
             println!(" {} | {} |", ratio(p50, even_p50), ratio(p99, even_p99));
         }
