@@ -48,6 +48,8 @@ pub struct Failover<P> {
     slots: Vec<Slot>,
     /// How many slots have failures, or less than their weight.
     marked: usize,
+    /// Whether slots got some of their weight back that the policy was not told of.
+    untold: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +85,7 @@ impl<P: Policy> Failover<P> {
             now: Duration::ZERO,
             slots: Vec::new(),
             marked: 0,
+            untold: false,
         }
     }
 
@@ -155,6 +158,7 @@ impl<P: Policy> Failover<P> {
                 let slot = &mut self.slots[index];
                 slot.missing -= 1;
                 self.marked -= usize::from(!slot.is_marked());
+                self.untold = true;
             }
         }
     }
@@ -174,19 +178,21 @@ impl<P: Policy> Policy for Failover<P> {
 
     fn pick(&mut self, request: &Request) -> Option<usize> {
         self.now = self.now.max(request.now);
-        if self.marked == 0 {
+        if self.marked == 0 && !self.untold {
             return self.policy.pick(request);
         }
         (0..self.slots.len()).for_each(|slot| self.tell(slot));
+        self.untold = false;
         let slot = self.policy.pick(request).or_else(|| {
             self.forgive();
             self.policy.pick(request)
         })?;
+        // Before the trial begins: the slot that has it took part, too.
+        self.recover();
         if self.now.saturating_sub(self.slots[slot].checked_at) > self.timeout {
             let now = self.now;
             self.change(slot, |slot| slot.checked_at = now);
         }
-        self.recover();
         Some(slot)
     }
 
