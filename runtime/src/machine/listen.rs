@@ -8,9 +8,9 @@ use super::{
 use crate::address::Address;
 use crate::event::{Event, WorkerId};
 use crate::listen::{Dispatch, ListenOptions};
-use crate::sys::{EADDRINUSE, EDQUOT, ESHUTDOWN};
+use crate::sys::{EADDRINUSE, EDQUOT, ENOTCONN};
 
-const STOPS: &str = "the cluster stops";
+const STOPS: &str = "the worker shall stop";
 const TWICE: &str = "this worker listens there already: close that listener first";
 
 impl<C> Machine<C> {
@@ -24,7 +24,7 @@ impl<C> Machine<C> {
         address: Address,
     ) {
         if self.stage != Stage::Running {
-            return self.refuse(worker, request, ESHUTDOWN, STOPS);
+            return self.refuse(worker, request, ENOTCONN, STOPS);
         }
         let key = (address.clone(), index);
         // By the address that was asked for, or by the real one of a listener on port 0.
@@ -72,7 +72,7 @@ impl<C> Machine<C> {
             Phase::Opening { requests } => requests.push((worker, request)),
             Phase::Open => self.attach(now, worker, request, listener),
             Phase::Last | Phase::Closed | Phase::Abandoned => {
-                self.refuse(worker, request, ESHUTDOWN, STOPS)
+                self.refuse(worker, request, ENOTCONN, STOPS)
             }
         }
     }
@@ -80,7 +80,7 @@ impl<C> Machine<C> {
     fn attach(&mut self, now: Time, worker: WorkerId, request: u32, listener: ListenerId) {
         let Some(slot) = self.live(worker).filter(|slot| slot.life.is_heard()) else { return };
         if slot.life == Life::Draining {
-            return self.refuse(worker, request, ESHUTDOWN, STOPS);
+            return self.refuse(worker, request, ENOTCONN, STOPS);
         }
         slot.apply(Stimulus::Attach, None);
         let Some(dispatch) = self.listeners.get_mut(&listener) else { return };
@@ -159,7 +159,7 @@ impl<C> Machine<C> {
     pub(super) fn close_listener(&mut self, listener: ListenerId) {
         let Some((dispatch, out)) = self.dispatch(listener) else { return };
         for (worker, request) in dispatch.close(out) {
-            self.refuse(worker, request, ESHUTDOWN, STOPS);
+            self.refuse(worker, request, ENOTCONN, STOPS);
         }
     }
 

@@ -10,7 +10,7 @@ use super::{MASTER_LATE_MAX, Time, address};
 use crate::event::{Exit, WorkerId};
 use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, ToWorker};
-use crate::sys::ESHUTDOWN;
+use crate::sys::ENOTCONN;
 
 /// A process. It is never removed, since process ids are indices.
 #[derive(Debug)]
@@ -237,7 +237,7 @@ impl World {
                         process.reads.push(usize::try_from(joined.listener).expect("small"));
                         self.go_on(pid);
                     }
-                    Err(failure) if failure.errno == ESHUTDOWN => {}
+                    Err(failure) if failure.errno == ENOTCONN => {}
                     Err(_) => {
                         let after = self.source.micros(10_000, 100_000);
                         self.schedule(after, Happening::Process(pid, Step::Listen(address)));

@@ -17,7 +17,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::event::Exit;
 
-pub(crate) use libc::{EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN, SIGKILL, SIGTERM};
+pub(crate) use libc::{EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, SIGKILL, SIGTERM};
 
 /// What the kernel charges a mailbox for one message: a socket buffer with a short payload.
 /// Measured on 6.18 (278 messages fit the default of 212,992 bytes); older kernels charge within a

@@ -45,7 +45,6 @@ pub(crate) use steer::{SteerMeans, SteerPolicy, Steering};
 pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
-    AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ESHUTDOWN, Process, SIGKILL, SIGTERM,
-    accept_failure, is_shortage, mailbox_pair, path_from_bytes, raise_descriptor_limit,
-    waiting_bytes,
+    AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM, accept_failure,
+    is_shortage, mailbox_pair, path_from_bytes, raise_descriptor_limit, waiting_bytes,
 };
