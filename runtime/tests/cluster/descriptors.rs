@@ -7,7 +7,8 @@ use nix::unistd::{Pid, Uid};
 
 use crate::harness::tests;
 use crate::support::{
-    Client, Desk, Program, Running, ask, backlog, is_stopped, puppet_builder, puppets, wait_until,
+    Client, Desk, Program, Running, ask, backlog, busy_ms, is_stopped, puppet_builder, puppets,
+    wait_until,
 };
 
 tests! {
@@ -24,16 +25,6 @@ tests! {
 fn assert_closed(client: &mut Client) {
     let error = client.try_line().expect_err("nobody serves it");
     assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it is left waiting");
-}
-
-/// How long the threads of a process have had a processor, in milliseconds.
-fn busy_ms(pid: u32) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let times_ns = tasks.map(|task| {
-        let times = std::fs::read_to_string(task.path().join("schedstat")).unwrap();
-        times.split(' ').next().unwrap().parse::<u64>().unwrap()
-    });
-    times_ns.sum::<u64>() / 1_000_000
 }
 
 fn host(workers: usize, descriptors: usize, uid: u32) -> Program {

@@ -19,6 +19,8 @@ mod keys;
 mod lifecycle;
 mod messages;
 mod orphans;
+mod parity;
+mod parity_listen;
 mod paths;
 mod scale;
 mod shared;
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         messages::TESTS,
         orphans::TESTS,
+        parity::TESTS,
+        parity_listen::TESTS,
         paths::TESTS,
         scale::TESTS,
         shared::TESTS,
@@ -65,6 +69,8 @@ fn main() -> ExitCode {
         exclusive::ROLES,
         hostile::ROLES,
         lifecycle::ROLES,
+        parity::ROLES,
+        parity_listen::ROLES,
         slot_options::ROLES,
         steered::ROLES,
         support::host::ROLES,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::Address;
+use runtime::{Address, Dispatch};
 
 pub(crate) use client::{Client, ask, try_ask};
 pub(crate) use cluster::{Running, role};
@@ -27,6 +27,10 @@ pub(crate) use puppet::{puppet_builder, puppets};
 
 /// After which a wait fails; only a test that fails gets to see it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Every way that connections get to workers.
+pub(crate) const DISPATCHES: [Dispatch; 3] =
+    [Dispatch::Handoff, Dispatch::Shared, Dispatch::Steered];
 
 /// Waits for what can only be looked for.
 #[track_caller]
@@ -48,6 +52,16 @@ pub(crate) fn proc_field(path: &str, key: &str) -> Option<String> {
 /// Whether a process is stopped; under a tracer the letter is a small one.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     proc_field(&format!("{pid}/status"), "State").is_some_and(|state| state.starts_with(['T', 't']))
+}
+
+/// How long the threads of a process have had a processor, in milliseconds.
+pub(crate) fn busy_ms(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let times_ns = tasks.map(|task| {
+        let times = fs::read_to_string(task.path().join("schedstat")).unwrap();
+        times.split(' ').next().unwrap().parse::<u64>().unwrap()
+    });
+    times_ns.sum::<u64>() / 1_000_000
 }
 
 /// How many connections wait to be accepted.
