@@ -13,6 +13,7 @@ use std::time::Duration;
 use scheduler::{Policy, PolicyKind};
 
 use crate::cluster::{Cluster, Handle};
+use crate::driver::Driver;
 use crate::error::Error;
 use crate::event::Event;
 use crate::listen::{BACKLOG_CONNECTIONS, Dispatch};
@@ -276,6 +277,19 @@ impl Builder {
             .map_err(|error| Error::io("start the master's thread", error))?;
         let events = outside.events.take().unwrap_or_else(crossbeam_channel::never);
         Ok(Cluster::new(Handle::new(outside.control), events, thread))
+    }
+
+    /// Prepares a cluster whose master is driven by the event loop of this program.
+    ///
+    /// What [`spawn`](Self::spawn) says of the program and of descriptors holds here, too.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is out of its range, or the operating system refuses what the master needs.
+    pub fn driver(self) -> Result<Driver, Error> {
+        let (master, mut outside) = self.into_master(false, true)?;
+        let events = outside.events.take().unwrap_or_else(crossbeam_channel::never);
+        Ok(Driver::new(master, Handle::new(outside.control), events))
     }
 
     fn into_master(mut self, signals: bool, with_events: bool) -> Result<(Master, Outside), Error> {

@@ -122,6 +122,11 @@ impl Handle {
         self.control.send(Command::Shutdown);
     }
 
+    /// Gives the master a turn.
+    pub(crate) fn wake(&self) {
+        self.control.wake();
+    }
+
     fn order(&self, order: Order) {
         self.control.send(Command::Order(order));
     }

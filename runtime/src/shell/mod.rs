@@ -14,7 +14,8 @@ mod workers;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,16 @@ pub(crate) struct Config {
     pub(crate) handle_signals: bool,
 }
 
+/// How many turns a driver has before its host's loop goes on.
+const TURNS_MAX: usize = 64;
+
+/// Whether a turn waits until something is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    Yes,
+    No,
+}
+
 /// What an event of the poll is about. Tokens are never used twice, so an event that comes too late
 /// finds nothing.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +108,11 @@ pub(crate) struct Master {
     /// Channels that could not send for the number of descriptors in flight: no event tells when
     /// they can again.
     throttled: Vec<WorkerId>,
+    /// When they are tried again.
+    flush_at: Option<Time>,
     oom_kills: OomKills,
     on_message: Option<MessageHook>,
+    is_started: bool,
     finished: Option<bool>,
 }
 
@@ -132,8 +146,10 @@ impl Master {
             room_tokens: BTreeMap::new(),
             unheard: VecDeque::new(),
             throttled: Vec::new(),
+            flush_at: None,
             oom_kills: OomKills::new(),
             on_message,
+            is_started: false,
             finished: None,
         };
         let token = master.token(Subject::Commands);
@@ -154,35 +170,65 @@ impl Master {
 
     /// Runs until the machine says that everything is over.
     pub(crate) fn run(mut self) -> Result<(), Error> {
+        let mut events = Events::with_capacity(256);
+        while self.outcome()?.is_continue() {
+            self.start();
+            self.turn(&mut events, Wait::Yes)?;
+        }
+        Ok(())
+    }
+
+    /// Does what can be done without waiting, up to a number of turns; breaks when everything is
+    /// over.
+    pub(crate) fn advance(&mut self, events: &mut Events) -> Result<ControlFlow<()>, Error> {
+        self.start();
+        for _ in 0..TURNS_MAX {
+            if self.outcome()?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            if !self.turn(events, Wait::No)? {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+        self.control.wake();
+        self.outcome()
+    }
+
+    fn start(&mut self) {
+        if std::mem::replace(&mut self.is_started, true) {
+            return;
+        }
         match sys::raise_descriptor_limit() {
             Ok(limit) => tracing::debug!(limit, "open descriptors"),
             Err(error) => tracing::warn!(%error, "the limit of open descriptors stays as it is"),
         }
-        let mut events = Events::with_capacity(256);
         self.handle(Input::Start);
-        while self.finished.is_none() {
-            self.turn(&mut events)?;
-        }
+    }
+
+    fn outcome(&self) -> Result<ControlFlow<()>, Error> {
         match self.finished {
+            None => Ok(ControlFlow::Continue(())),
+            Some(false) => Ok(ControlFlow::Break(())),
             Some(true) => Err(Error::all_slots_failed()),
-            Some(false) | None => Ok(()),
         }
     }
 
-    /// One turn: wait, then control first, connections after, time last.
-    fn turn(&mut self, events: &mut Events) -> Result<(), Error> {
+    /// One turn: wait, then control first, connections after, time last. Says whether anything was
+    /// ready.
+    fn turn(&mut self, events: &mut Events, wait: Wait) -> Result<bool, Error> {
         let busy = !self.unheard.is_empty() || self.listeners.values().any(Listening::is_due);
-        let timeout = if busy {
-            Some(Duration::ZERO)
-        } else {
+        if !busy {
             self.set_alarm().map_err(|error| Error::io("set the timer", error))?;
-            (!self.throttled.is_empty()).then_some(THROTTLE_PAUSE)
-        };
+        }
+        let timeout = (busy || wait == Wait::No).then_some(Duration::ZERO);
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 return Err(Error::io("wait for events", error));
             }
             _ => {}
+        }
+        if events.is_empty() && !busy {
+            return Ok(false);
         }
         let mut ended = Vec::new();
         let mut heard: VecDeque<WorkerId> = std::mem::take(&mut self.unheard);
@@ -202,6 +248,7 @@ impl Master {
                 None => {}
             }
         }
+        self.flush_at = None;
         self.flush_throttled();
         for worker in heard {
             self.hear(worker, MESSAGE_BATCH_MAX);
@@ -215,12 +262,17 @@ impl Master {
         self.machine.handle_timeout(now);
         self.drain();
         self.deliver_posts();
-        Ok(())
+        Ok(true)
     }
 
-    /// Sets the timer to the machine's next timeout, if that has changed.
+    /// Sets the timer to the next timeout, if that has changed.
     fn set_alarm(&mut self) -> io::Result<()> {
-        let next = self.machine.next_timeout();
+        if self.throttled.is_empty() {
+            self.flush_at = None;
+        } else {
+            self.flush_at.get_or_insert(self.clock.now() + THROTTLE_PAUSE);
+        }
+        let next = self.machine.next_timeout().into_iter().chain(self.flush_at).min();
         if next != self.alarm {
             self.timer.set(next.map(|time| self.clock.until(time)))?;
             self.alarm = next;
@@ -342,13 +394,21 @@ impl Master {
     }
 }
 
+/// Readable when something is ready for a turn.
+impl AsFd for Master {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
 impl Drop for Master {
     fn drop(&mut self) {
-        // Only after a failure of the loop itself is anybody left: no orphan stays.
+        // Only if the loop has failed, or was left, is anybody left: no orphan stays.
         for seated in self.workers.values() {
             let _ = seated.process.signal(sys::SIGKILL);
             seated.process.wait();
         }
         self.close_post();
+        self.control.close();
     }
 }

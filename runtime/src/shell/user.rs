@@ -1,5 +1,6 @@
 //! The master's user: what it can ask for, and how it hears what happens.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -16,6 +17,7 @@ const EVENTS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     commands: Mutex<Vec<Command>>,
+    is_over: AtomicBool,
     slot_plan: SlotPlan,
     waker: OnceLock<mio::Waker>,
     workers: Mutex<Vec<WorkerInfo>>,
@@ -52,12 +54,21 @@ impl Control {
 
     /// Asks the master for something.
     pub(crate) fn send(&self, command: Command) {
-        lock(&self.commands).push(command);
-        self.wake();
+        if !self.is_over.load(Ordering::Acquire) {
+            lock(&self.commands).push(command);
+            self.wake();
+        }
     }
 
-    /// Has the master's loop look at what was asked of it.
-    pub(super) fn wake(&self) {
+    /// The master is gone, and all workers with it.
+    pub(crate) fn close(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.set_workers(Vec::new());
+        self.take_commands();
+    }
+
+    /// Gives the master a turn.
+    pub(crate) fn wake(&self) {
         if let Some(waker) = self.waker.get()
             && let Err(error) = waker.wake()
         {

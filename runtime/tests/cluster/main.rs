@@ -9,6 +9,7 @@ mod crashes;
 mod datagrams;
 mod descriptors;
 mod dispatch;
+mod embedding;
 mod environment;
 mod events;
 mod exclusive;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         datagrams::TESTS,
         descriptors::TESTS,
         dispatch::TESTS,
+        embedding::TESTS,
         environment::TESTS,
         events::TESTS,
         exclusive::TESTS,
