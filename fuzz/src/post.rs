@@ -24,7 +24,7 @@ fn hostile(mut data: &[u8]) {
     let terms = Terms { message_bytes_max: 64, message_handles_max: 2 };
     let mut hub: Hub<()> = Hub::new(terms, true);
     let seated = [0, 1].map(|slot| WorkerId { slot, generation: 1 });
-    seated.iter().for_each(|worker| hub.seat(*worker));
+    seated.iter().for_each(|worker| hub.seat(*worker, true));
     let mut taken = 0;
     while let [length, kind, rest @ ..] = data {
         let (payload, rest) = rest.split_at(rest.len().min(usize::from(length % 100)));

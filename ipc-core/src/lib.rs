@@ -166,7 +166,7 @@ pub use receiver::Receiver;
 pub use sender::Sender;
 pub use set::{ChannelId, ChannelSet, InsertError, SetEvent, SetWaker};
 #[cfg(feature = "typed")]
-pub use typed::{CodecError, Typed, TypedRecvError, TypedSendError};
+pub use typed::{CodecError, Typed, TypedRecvError, TypedSendError, from_bytes, to_bytes};
 
 #[doc(hidden)]
 pub mod fuzzing {

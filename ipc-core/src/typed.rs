@@ -229,27 +229,52 @@ impl<Tx, Rx> fmt::Debug for Typed<Tx, Rx> {
     }
 }
 
+/// A value as bytes, as a typed channel sends it.
+///
+/// # Errors
+///
+/// When the value can't be written: its type says so, or does not know its own length.
+///
+/// # Examples
+///
+/// ```
+/// let bytes = ipc_core::to_bytes(&("three", 3_u8))?;
+/// assert_eq!(ipc_core::from_bytes::<(String, u8)>(&bytes)?, ("three".into(), 3));
+/// assert!(ipc_core::from_bytes::<String>(&bytes).is_err(), "something follows");
+/// # Ok::<(), ipc_core::CodecError>(())
+/// ```
+pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    postcard::to_allocvec(value).map_err(|error| CodecError(Codec::Postcard(error)))
+}
+
+/// A value of bytes, as a typed channel receives it; see there for what hostile bytes can do.
+///
+/// # Errors
+///
+/// When the bytes are no such value, or are one and go on.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((_value, rest)) => Err(CodecError(Codec::Trailing { bytes: rest.len() })),
+        Err(error) => Err(CodecError(Codec::Postcard(error))),
+    }
+}
+
 fn encode<E>(value: &impl Serialize, handles: Handles) -> Result<Message, TypedSendError<E>> {
-    match postcard::to_allocvec(value) {
+    match to_bytes(value) {
         Ok(payload) => Ok(Message { kind: KIND, payload, handles }),
-        Err(error) => {
-            Err(TypedSendError::Encode { error: CodecError(Codec::Postcard(error)), handles })
-        }
+        Err(error) => Err(TypedSendError::Encode { error, handles }),
     }
 }
 
 fn decode<T: DeserializeOwned, E>(message: Message) -> Result<(T, Handles), TypedRecvError<E>> {
     let value = match message.kind {
-        KIND => match postcard::take_from_bytes(&message.payload) {
-            Ok((value, [])) => Ok(value),
-            Ok((_value, rest)) => Err(Codec::Trailing { bytes: rest.len() }),
-            Err(error) => Err(Codec::Postcard(error)),
-        },
-        found => Err(Codec::Kind { found }),
+        KIND => from_bytes(&message.payload),
+        found => Err(CodecError(Codec::Kind { found })),
     };
     match value {
         Ok(value) => Ok((value, message.handles)),
-        Err(codec) => Err(TypedRecvError::Decode { error: CodecError(codec), message }),
+        Err(error) => Err(TypedRecvError::Decode { error, message }),
     }
 }
 

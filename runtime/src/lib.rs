@@ -48,6 +48,8 @@ pub use cluster::{Broadcast, Cluster, Handle};
 pub use driver::Driver;
 pub use error::Error;
 pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
+#[cfg(feature = "typed")]
+pub use ipc_core::CodecError;
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use messages::{Messages, Received};

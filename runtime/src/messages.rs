@@ -29,7 +29,7 @@ pub(crate) trait End<F>: Send + Sync {
     fn message_fd(&self) -> BorrowedFd<'_>;
 }
 
-/// The messages that have come for this program, in order, from [`Cluster::messages`] or
+/// The messages that have come for this program, in order, from [`Handle::messages`] or
 /// [`Worker::messages`].
 ///
 /// Several threads may take messages, each from a clone; each message goes to one of them. What
@@ -40,7 +40,7 @@ pub(crate) trait End<F>: Send + Sync {
 /// while messages wait. With mio, whose events are edge-triggered, call
 /// [`try_recv`](Self::try_recv) until it says `Empty`.
 ///
-/// [`Cluster::messages`]: crate::Cluster::messages
+/// [`Handle::messages`]: crate::Handle::messages
 /// [`Worker::messages`]: crate::Worker::messages
 pub struct Messages<F = WorkerId> {
     end: Arc<dyn End<F>>,

@@ -8,7 +8,8 @@ use crate::post::{MESSAGE_BYTES_MAX, MESSAGE_HANDLES_MAX, Terms};
 /// # Messages
 impl Builder {
     /// Called with every message from a worker, on the master's thread: it must not block, so it
-    /// must not wait for a reply or for room. [`Cluster::messages`] gets none then.
+    /// must not wait for a reply or for room. [`Handle::messages`](crate::Handle::messages) gets
+    /// none then.
     ///
     /// Without this, [`run`](Self::run) drops messages, and requests fail.
     ///
@@ -40,8 +41,12 @@ impl Builder {
         self
     }
 
-    /// The most handles of a message, 16 at most. Default 4. Workers of another user, who may be
-    /// hostile, should get 0.
+    /// The most handles of a message, 16 at most. Default 4. Workers that run as another user
+    /// ([`SlotOptions::uid`](crate::SlotOptions::uid)) may be hostile, and get handles but send
+    /// none.
+    ///
+    /// A process that has no descriptors left when handles come loses its channel: a worker stops
+    /// then, and is replaced.
     pub fn message_handles_max(mut self, handles: usize) -> Self {
         self.message_handles_max = handles;
         self

@@ -19,7 +19,9 @@ use crate::post::{Message, Recipient, RequestError, SendError};
 /// a worker that does not take its messages makes its senders hear that there is no room, and
 /// holds up nobody else.
 impl Handle {
-    /// Sends a message to a worker, by its id, or to whichever worker is in a slot. Never blocks.
+    /// Sends a message to a worker, by its id, or to whichever worker is in a slot. Never blocks. A
+    /// slot has a worker from [`Event::Spawned`](crate::Event::Spawned) on: before, and between two
+    /// workers, it is `Gone`.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,8 @@
 //! Windows of credit: how much may be on its way, or wait, between a sender and the application
 //! that takes it.
 
+use super::Message;
+
 /// How many messages: their number, bytes and handles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
@@ -13,6 +15,15 @@ pub struct Amount {
 }
 
 impl Amount {
+    /// What a message costs, unless it is beyond counting.
+    pub fn of<H>(message: &Message<H>) -> Option<Amount> {
+        Some(Amount {
+            messages: 1,
+            bytes: u32::try_from(message.bytes.len()).ok()?,
+            handles: u32::try_from(message.handles.len()).ok()?,
+        })
+    }
+
     /// The sum, unless it overflows.
     pub fn checked_add(self, other: Amount) -> Option<Amount> {
         Some(Amount {

@@ -43,6 +43,8 @@ pub struct Hub<H> {
 #[derive(Debug)]
 struct Link<H> {
     outgoing: Outgoing<H, Source>,
+    /// The limits on what it sends.
+    terms: Terms,
     /// What the worker may still send, for each lane.
     granted: [Window; 2],
     notices: VecDeque<Notice>,
@@ -86,15 +88,18 @@ impl<H> Hub<H> {
         }
     }
 
-    /// Takes in that a worker has a channel.
-    pub fn seat(&mut self, worker: WorkerId) {
-        let limit = self.terms.window();
+    /// Takes in that a worker has a channel, and whether it may send handles.
+    pub fn seat(&mut self, worker: WorkerId, may_send_handles: bool) {
+        let message_handles_max = if may_send_handles { self.terms.message_handles_max } else { 0 };
+        let terms = Terms { message_handles_max, ..self.terms };
+        let limit = terms.window();
         let accounts = self.accounts.entry(worker.slot).or_insert([Account::new(limit); 2]);
         let credit = [accounts[0].open(), accounts[1].open()];
         let link = Link {
             outgoing: Outgoing::new(limit, [limit; 2]),
             granted: credit.map(|credit| Window::new(limit, credit)),
-            notices: VecDeque::from([Notice::Open { terms: self.terms, credit }]),
+            terms,
+            notices: VecDeque::from([Notice::Open { terms, credit }]),
             open_requests: 0,
         };
         self.links.insert(worker, link);

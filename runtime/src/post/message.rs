@@ -57,6 +57,50 @@ impl Message {
     }
 }
 
+/// # Values
+///
+/// With the feature `typed`, a message is made of any value that [serde](https://serde.rs) can
+/// write, in postcard's format. Both sides must agree on the type.
+#[cfg(feature = "typed")]
+impl<H> Message<H> {
+    /// A message that is a value, without handles.
+    ///
+    /// ```
+    /// use runtime::Message;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// enum Order {
+    ///     Forget { user: u64 },
+    ///     ForgetAll,
+    /// }
+    ///
+    /// let message: Message = Message::encode(&Order::Forget { user: 17 })?;
+    /// assert_eq!(message.decode::<Order>()?, Order::Forget { user: 17 });
+    /// # Ok::<(), runtime::CodecError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the value can't be written.
+    pub fn encode<T>(value: &T) -> Result<Self, ipc_core::CodecError>
+    where
+        T: serde::Serialize + ?Sized,
+    {
+        ipc_core::to_bytes(value).map(Message::new)
+    }
+
+    /// The value that the message is; [`ipc_core::Typed`] says what a hostile sender can do with
+    /// some types.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no such value, or are one and go on.
+    pub fn decode<T: serde::de::DeserializeOwned>(&self) -> Result<T, ipc_core::CodecError> {
+        ipc_core::from_bytes(&self.bytes)
+    }
+}
+
 impl<H> From<Vec<u8>> for Message<H> {
     fn from(bytes: Vec<u8>) -> Self {
         Message::new(bytes)

@@ -71,10 +71,10 @@ impl Terms {
 
     /// What a message costs; `None` if it is over the limits.
     pub fn cost<H>(self, message: &Message<H>) -> Option<Amount> {
-        let bytes = u32::try_from(message.bytes.len()).ok()?;
-        let handles = u32::try_from(message.handles.len()).ok()?;
-        let fits = bytes <= self.message_bytes_max && handles <= self.message_handles_max;
-        fits.then_some(Amount { messages: 1, bytes, handles })
+        let fits = |cost: &Amount| {
+            cost.bytes <= self.message_bytes_max && cost.handles <= self.message_handles_max
+        };
+        Amount::of(message).filter(fits)
     }
 }
 

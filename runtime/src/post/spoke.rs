@@ -267,7 +267,7 @@ impl<H> Spoke<H> {
 
     fn message(&mut self, envelope: Envelope, message: Message<H>) -> Result<(), Violation> {
         let lane = envelope.lane();
-        let cost = self.terms.cost(&message).ok_or(Violation)?;
+        let cost = Amount::of(&message).ok_or(Violation)?;
         let from = match envelope.peer {
             Peer::Master => Sender::Master,
             Peer::Worker(worker) => Sender::Worker(worker),

@@ -120,7 +120,10 @@ impl End<WorkerId> for Control {
 impl Master {
     /// A worker has a channel.
     pub(super) fn seat_post(&self, worker: WorkerId) {
-        self.control.post.desk().with(|hub| hub.seat(worker));
+        // Who runs as somebody else, may be hostile.
+        let options = self.config.slots.get(worker.slot);
+        let is_trusted = options.is_some_and(|options| options.child.uid.is_none());
+        self.control.post.desk().with(|hub| hub.seat(worker, is_trusted));
     }
 
     /// A worker's channel is at its end.

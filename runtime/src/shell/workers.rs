@@ -181,6 +181,8 @@ impl Master {
             let _ = self.poll.registry().deregister(&mut channel);
             self.subjects.remove(&token);
             self.unseat_post(worker);
+            // What it has said comes before its end, also for the program.
+            self.deliver_posts();
         }
     }
 
@@ -212,8 +214,6 @@ impl Master {
         for board in self.boards.values() {
             board.clear(worker.slot);
         }
-        // What it has said comes before its end, also for the program.
-        self.deliver_posts();
         self.handle(Input::Exited { worker, exit });
     }
 }

@@ -15,6 +15,7 @@ mod events;
 mod exclusive;
 mod harness;
 mod hostile;
+mod hostile_messages;
 mod inherited;
 mod keys;
 mod lifecycle;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         events::TESTS,
         exclusive::TESTS,
         hostile::TESTS,
+        hostile_messages::TESTS,
         inherited::TESTS,
         keys::TESTS,
         lifecycle::TESTS,
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         events::ROLES,
         exclusive::ROLES,
         hostile::ROLES,
+        hostile_messages::ROLES,
         lifecycle::ROLES,
         parity::ROLES,
         parity_listen::ROLES,

@@ -25,8 +25,8 @@ const OTHER: WorkerId = WorkerId { slot: 1, generation: 1 };
 
 fn hub(is_read: bool) -> Hub<u32> {
     let mut hub = Hub::new(Terms::default(), is_read);
-    hub.seat(WORKER);
-    hub.seat(OTHER);
+    hub.seat(WORKER, true);
+    hub.seat(OTHER, true);
     hub
 }
 
@@ -59,7 +59,7 @@ fn a_worker_that_overdraws_its_credit_breaks_the_protocol() {
     // It does not help it to die: what it has sent counts against its successor.
     hub.unseat(WORKER);
     let next = WorkerId { generation: 2, ..WORKER };
-    hub.seat(next);
+    hub.seat(next, true);
     let mut spoke = spoke(&mut hub, next);
     let refused = spoke.send(Peer::Master, What::Note, Message::new("x"), false);
     assert_eq!(refused, Err(SendError::Full(Message::new("x"))));
@@ -209,4 +209,20 @@ fn a_reply_finds_room_however_many_messages_wait() {
         hub.heard(WORKER, frame).expect("no violation");
     }
     assert_eq!(hub.poll_reply(request), Some(Ok(Message::new("!"))));
+}
+
+#[test]
+fn a_worker_that_may_not_send_handles_still_gets_them() {
+    let mut hub = Hub::new(Terms::default(), true);
+    hub.seat(WORKER, false);
+    let mut worker = spoke(&mut hub, WORKER);
+    let with_handle = || Message::new("x").with_handle(7_u32);
+    let refused = worker.send(Peer::Master, What::Note, with_handle(), true);
+    assert_eq!(refused, Err(SendError::TooLarge(with_handle())));
+    hub.send(Recipient::Worker(WORKER), What::Note, with_handle(), false).expect("room");
+    worker.heard(hub.poll_frame(WORKER).expect("the message")).expect("the master's");
+    assert_eq!(worker.take().map(|arrival| arrival.message), Some(with_handle()));
+    let mut forged = frame(What::Note, Peer::Master, "x");
+    forged.handles.push(7);
+    assert_eq!(hub.heard(WORKER, forged), Err(Violation));
 }

@@ -351,7 +351,7 @@ impl World {
         if self.workers[slot].is_none() {
             self.generations[slot] += 1;
             let id = WorkerId { slot, generation: self.generations[slot] };
-            self.hub.seat(id);
+            self.hub.seat(id, true);
             self.workers[slot] = Some(Worker {
                 id,
                 spoke: None,

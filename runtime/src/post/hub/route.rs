@@ -41,7 +41,7 @@ impl<H> Hub<H> {
     ) -> Result<(), Violation> {
         let Some(link) = self.links.get_mut(&from) else { return Ok(()) };
         let lane = envelope.lane();
-        let cost = self.terms.cost(&message).ok_or(Violation)?;
+        let cost = link.terms.cost(&message).ok_or(Violation)?;
         let is_allowed = match (envelope.what, envelope.peer) {
             // Handles can't go to several receivers.
             (What::Note, Peer::Others) => message.handles.is_empty(),

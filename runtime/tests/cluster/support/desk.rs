@@ -48,6 +48,11 @@ impl Desk {
         sent.unwrap_or_else(|error| panic!("tell {name} to {text}: {error}"));
     }
 
+    /// Tells one, if it is there.
+    pub(crate) fn try_tell(&self, name: &str, text: &str) -> bool {
+        self.socket.send_to(text.as_bytes(), self.directory.join(name)).is_ok()
+    }
+
     /// Waits until so many puppets have come.
     #[track_caller]
     pub(crate) fn ready(&self, puppets: usize) {

@@ -52,6 +52,10 @@ pub(crate) fn id(slot: usize) -> WorkerId {
 /// | `hush` | says `hushed` to the desk, and takes no message until the desk says something |
 /// | `end N` | sends N messages, and ends |
 fn messenger(args: &[String]) -> Outcome {
+    messenger_as(args)
+}
+
+pub(crate) fn messenger_as(args: &[String]) -> Outcome {
     let worker = worker()?;
     let messages = worker.messages();
     let phone = Phone::new(&args[0], &worker.id().slot.to_string())?;
