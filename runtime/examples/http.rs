@@ -14,9 +14,12 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token};
 use runtime::{Address, Cluster, Connection, Event, Worker};
 
-const USAGE: &str = "usage: http [--listen ADDRESS] [--workers N]
-  --listen ADDRESS  HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 chooses one (127.0.0.1:8080)
-  --workers N       how many processes serve (one per processor)";
+const USAGE: &str = "usage: http [--listen ADDRESS] [--workers N] [--dispatch WAY] [--policy NAME]
+  --listen ADDRESS         HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 chooses one (127.0.0.1:8080)
+  --workers N              how many processes serve (one per processor)
+  --dispatch WAY           how connections get to them: auto, handoff, shared or steered (auto)
+  --policy NAME[:WEIGHTS]  what picks one: round-robin, least-connections, random, ...; WEIGHTS are
+                           each worker's share, such as 5,3,1,1 (round-robin)";
 
 /// A request's head that is longer is refused.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut address: Address = "127.0.0.1:8080".parse()?;
     let mut workers = std::thread::available_parallelism()?.get();
+    let mut builder = Cluster::builder();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value\n{USAGE}"));
@@ -51,6 +55,18 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
                 let text = value()?;
                 workers = text.parse().map_err(|_| format!("--workers {text:?} is no number"))?;
             }
+            "--dispatch" => builder = builder.dispatch(value()?.parse()?),
+            "--policy" => {
+                let text = value()?;
+                let (name, weights) = text.split_once(':').unwrap_or((&text, ""));
+                builder = builder.policy(name.parse()?);
+                if !weights.is_empty() {
+                    let weights: Result<Vec<u32>, _> = weights.split(',').map(str::parse).collect();
+                    let weights = weights.map_err(|_| format!("--policy {text}: bad weights"))?;
+                    workers = weights.len();
+                    builder = builder.weights(weights);
+                }
+            }
             "--help" | "-h" => {
                 println!("{USAGE}");
                 return Ok(());
@@ -59,7 +75,7 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
     }
     let mut ready = BTreeSet::new();
-    Cluster::builder()
+    builder
         .workers(workers)
         .on_event(move |event| report(event, workers, &mut ready))
         .run(|worker| serve(worker, address))?;

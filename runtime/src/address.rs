@@ -215,6 +215,14 @@ impl From<std::convert::Infallible> for ParseAddressError {
     }
 }
 
+/// A number that stands for these bytes: FNV-1a, tiny, and stable between runs and builds, which
+/// policies that keep clients with workers need.
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -227,12 +235,6 @@ pub enum Peer {
 impl Peer {
     /// A number that is the same for all connections of one client address, whatever its port.
     pub(crate) fn key(&self) -> u64 {
-        // FNV-1a: tiny, and stable between runs and builds, which sticky policies need.
-        let fnv = |bytes: &[u8]| {
-            bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-            })
-        };
         match self {
             Peer::Tcp(SocketAddr::V4(address)) => fnv(&address.ip().octets()),
             Peer::Tcp(SocketAddr::V6(address)) => fnv(&address.ip().octets()),

@@ -90,16 +90,16 @@ impl Bound {
         match self {
             Bound::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                Ok(Accepted { socket: stream.into(), peer: Peer::Tcp(peer) })
+                Ok(Accepted::new(stream.into(), Peer::Tcp(peer)))
             }
             Bound::Unix(listener) => {
                 let (stream, _) = SockRef::from(listener).accept()?;
                 stream.set_nonblocking(true)?;
-                Ok(Accepted { socket: stream.into(), peer: Peer::Unix })
+                Ok(Accepted::new(stream.into(), Peer::Unix))
             }
             Bound::InheritedUnix(listener) => {
                 let (stream, _) = listener.accept()?;
-                Ok(Accepted { socket: stream.into(), peer: Peer::Unix })
+                Ok(Accepted::new(stream.into(), Peer::Unix))
             }
             Bound::Udp(_) => Err(io::ErrorKind::WouldBlock.into()),
         }

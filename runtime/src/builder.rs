@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::listen::{BACKLOG_CONNECTIONS, Dispatch};
 use crate::machine::{self, Machine, RestartPolicy};
+use crate::peek::PeekOptions;
 use crate::policy::{self, Choice, Override};
 use crate::shell::{self, Control, EventHook, Master, MessageHook, Program, Publisher};
 use crate::slot_options::{self, OptionsOf, SlotOptions, SlotPlan};
@@ -35,6 +36,7 @@ pub struct Builder {
     weights: Option<Vec<u32>>,
     policy: Choice,
     dispatch: Dispatch,
+    peek: Option<PeekOptions>,
     restart: RestartPolicy,
     start_timeout: Duration,
     drain_timeout: Duration,
@@ -59,6 +61,7 @@ impl Builder {
             weights: None,
             policy: Choice::Default,
             dispatch: Dispatch::Auto,
+            peek: None,
             restart: RestartPolicy::default(),
             start_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
@@ -115,6 +118,16 @@ impl Builder {
         policy: impl FnMut() -> Box<dyn Policy> + Send + 'static,
     ) -> Self {
         self.policy = Choice::Custom(Box::new(policy));
+        self
+    }
+
+    /// Finds what keeps a client with its worker in the first bytes that it sends, for policies that
+    /// go by a key (such as [`PolicyKind::ConsistentHash`] and [`PolicyKind::Sticky`]). Without it
+    /// the client's address is the key.
+    ///
+    /// Connections are then handed over ([`Dispatch::Handoff`]): the kernel does not look into them.
+    pub fn peek(mut self, options: PeekOptions) -> Self {
+        self.peek = Some(options);
         self
     }
 
@@ -312,6 +325,7 @@ impl Builder {
             backlog: self.backlog,
             mailbox_connections: self.mailbox_connections,
             handle_signals: self.signals.unwrap_or(signals),
+            peek: self.peek,
         };
         let policy = self.policy.into_factory(weighted, config.seed);
         let machine = Machine::new(config, policy);
@@ -364,7 +378,7 @@ impl Builder {
         Ok(machine::Config {
             weights,
             dispatch: self.dispatch,
-            dispatch_auto: if kind.is_some_and(policy::is_rotation) {
+            dispatch_auto: if self.peek.is_none() && kind.is_some_and(policy::is_rotation) {
                 Dispatch::Shared
             } else {
                 Dispatch::Handoff

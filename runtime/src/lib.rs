@@ -30,6 +30,7 @@ mod listen;
 pub mod machine;
 mod mailbox;
 mod messages;
+mod peek;
 mod policy;
 // Public for the fuzz targets; no part of the stable interface.
 #[doc(hidden)]
@@ -53,6 +54,7 @@ pub use ipc_core::CodecError;
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
 pub use messages::{Messages, Received};
+pub use peek::{Peek, PeekOptions};
 pub use post::{Message, Recipient, RequestError, SendError, Sender};
 pub use scheduler::PolicyKind;
 pub use slot_options::SlotOptions;

@@ -15,7 +15,10 @@ use crate::address::Peer;
 use crate::sys;
 
 /// The size of every message, so that the number that wait follows from the bytes that wait.
-pub(crate) const MESSAGE_BYTES: usize = 32;
+pub(crate) const MESSAGE_BYTES: usize = 40;
+
+/// Where in it the key is.
+const KEY_OFFSET: usize = 32;
 
 const PROBE: u8 = 0;
 const UNIX: u8 = 1;
@@ -27,6 +30,14 @@ const TCP6: u8 = 6;
 pub(crate) struct Accepted {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Peer,
+    /// What keeps the client with a worker: its address, or what it said first.
+    pub(crate) key: u64,
+}
+
+impl Accepted {
+    pub(crate) fn new(socket: OwnedFd, peer: Peer) -> Accepted {
+        Accepted { socket, peer, key: peer.key() }
+    }
 }
 
 /// What came out of a mailbox.
@@ -55,7 +66,7 @@ impl Mailbox {
 
     /// Puts a connection in; the caller still has its own descriptor.
     pub(crate) fn put(&self, connection: &Accepted) -> Result<(), SendError> {
-        let message = encode(&connection.peer);
+        let message = encode(connection);
         handle_passing::try_send(&self.sender, &message, &[connection.socket.as_fd()]).map(drop)
     }
 
@@ -120,8 +131,8 @@ fn take(receiver: BorrowedFd<'_>) -> io::Result<Taken> {
             Err(error) => return Err(error.into()),
         };
         match (decode(&message[..length]), handles.pop(), handles.is_empty()) {
-            (Some(Some(peer)), Some(socket), true) => {
-                return Ok(Taken::Connection(Accepted { socket, peer }));
+            (Some(Some((peer, key))), Some(socket), true) => {
+                return Ok(Taken::Connection(Accepted { socket, peer, key }));
             }
             (Some(None), None, true) => {}
             _ => {
@@ -132,9 +143,10 @@ fn take(receiver: BorrowedFd<'_>) -> io::Result<Taken> {
     }
 }
 
-fn encode(peer: &Peer) -> [u8; MESSAGE_BYTES] {
+fn encode(connection: &Accepted) -> [u8; MESSAGE_BYTES] {
     let mut message = [0; MESSAGE_BYTES];
-    match peer {
+    message[KEY_OFFSET..].copy_from_slice(&connection.key.to_le_bytes());
+    match &connection.peer {
         Peer::Unix => message[0] = UNIX,
         Peer::Tcp(SocketAddr::V4(v4)) => {
             message[0] = TCP4;
@@ -152,24 +164,25 @@ fn encode(peer: &Peer) -> [u8; MESSAGE_BYTES] {
     message
 }
 
-/// The peer that a message names, `Some(None)` for a probe, `None` for anything else.
-fn decode(message: &[u8]) -> Option<Option<Peer>> {
+/// The peer that a message names and its key, `Some(None)` for a probe, `None` for anything else.
+fn decode(message: &[u8]) -> Option<Option<(Peer, u64)>> {
     let message: &[u8; MESSAGE_BYTES] = message.try_into().ok()?;
     let u16_at = |at: usize| Some(u16::from_le_bytes(message[at..at + 2].try_into().ok()?));
     let u32_at = |at: usize| Some(u32::from_le_bytes(message[at..at + 4].try_into().ok()?));
     let port = u16_at(2)?;
+    let key = u64::from_le_bytes(message[KEY_OFFSET..].try_into().ok()?);
     match message[0] {
         PROBE => Some(None),
-        UNIX => Some(Some(Peer::Unix)),
+        UNIX => Some(Some((Peer::Unix, key))),
         TCP4 => {
             let octets: [u8; 4] = message[4..8].try_into().ok()?;
             let ip = IpAddr::V4(Ipv4Addr::from(octets));
-            Some(Some(Peer::Tcp(SocketAddr::new(ip, port))))
+            Some(Some((Peer::Tcp(SocketAddr::new(ip, port)), key)))
         }
         TCP6 => {
             let octets: [u8; 16] = message[4..20].try_into().ok()?;
             let v6 = SocketAddrV6::new(Ipv6Addr::from(octets), port, u32_at(20)?, u32_at(24)?);
-            Some(Some(Peer::Tcp(v6.into())))
+            Some(Some((Peer::Tcp(v6.into()), key)))
         }
         _ => None,
     }
@@ -183,7 +196,7 @@ mod tests {
     fn connection(peer: &str) -> Accepted {
         // Any descriptor will do: the mailbox does not look at it.
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        Accepted { socket: socket.into(), peer: Peer::Tcp(peer.parse().unwrap()) }
+        Accepted::new(socket.into(), Peer::Tcp(peer.parse().unwrap()))
     }
 
     fn expect(mailbox: &Mailbox) -> Peer {
@@ -205,9 +218,10 @@ mod tests {
             mailbox.put(&connection).unwrap();
             assert_eq!(expect(&mailbox), connection.peer);
         }
-        mailbox.put(&Accepted { peer: Peer::Unix, ..connection("1.2.3.4:5") }).unwrap();
-        assert_eq!(expect(&mailbox), Peer::Unix);
-        assert!(matches!(taken(&mailbox), Taken::Empty));
+        mailbox.put(&Accepted { peer: Peer::Unix, key: 7, ..connection("1.2.3.4:5") }).unwrap();
+        let Taken::Connection(taken) = taken(&mailbox) else { panic!("nothing waits") };
+        assert_eq!((taken.peer, taken.key), (Peer::Unix, 7));
+        assert!(matches!(super::take(mailbox.receiver()).unwrap(), Taken::Empty));
     }
 
     #[test]

@@ -159,18 +159,19 @@ impl Master {
                     break;
                 }
                 if listening.last == Some(0) {
+                    self.end_peeks(listener);
                     self.handle(Input::ListenerDry { listener });
                     break;
                 }
                 match listening.listener.accept() {
                     Accept::Connection(connection) => {
                         listening.last = listening.last.map(|left| left - 1);
-                        let key = connection.peer.key();
-                        self.handle(Input::Accepted { listener, connection, key });
+                        self.arrived(listener, connection);
                     }
                     Accept::Empty => {
                         listening.ready = false;
                         if listening.last.is_some() {
+                            self.end_peeks(listener);
                             self.handle(Input::ListenerDry { listener });
                         }
                         break;
@@ -249,7 +250,7 @@ impl Master {
         let Some(mailbox) = self.mailboxes.get(&id) else { return Input::Emptied { mailbox: id } };
         match Taker::default().take(mailbox.receiver()) {
             Ok(Taken::Connection(connection)) => {
-                let key = connection.peer.key();
+                let key = connection.key;
                 Input::TakenBack { mailbox: id, connection, key }
             }
             Ok(Taken::Empty | Taken::Closed) => Input::Emptied { mailbox: id },

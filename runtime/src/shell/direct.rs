@@ -61,6 +61,9 @@ impl Master {
             return Err(format!("{address} can't be steered: only TCP and UDP ports can"));
         }
         let name = |kind: Option<PolicyKind>| kind.map_or("your own policy", PolicyKind::name);
+        if self.peeking.is_some() {
+            return Err("the kernel does not look into connections".to_owned());
+        }
         let policy = self.config.policy.and_then(steered::steer_policy);
         let policy = policy.ok_or_else(|| {
             format!("the kernel can't be told to steer by {}", name(self.config.policy))
@@ -93,7 +96,10 @@ impl Master {
     /// What comes nearest to a dispatch, if nothing is steered.
     pub(super) fn unsteered(&self, asked: Dispatch) -> Dispatch {
         match asked {
-            Dispatch::Steered if self.config.policy.is_some_and(policy::is_rotation) => {
+            Dispatch::Steered
+                if self.peeking.is_none()
+                    && self.config.policy.is_some_and(policy::is_rotation) =>
+            {
                 Dispatch::Shared
             }
             Dispatch::Auto | Dispatch::Steered => Dispatch::Handoff,

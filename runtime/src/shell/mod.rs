@@ -5,6 +5,7 @@ mod connections;
 mod direct;
 mod inherited;
 mod listener;
+mod peek;
 mod post;
 mod program;
 mod signals;
@@ -28,6 +29,7 @@ pub(crate) use self::program::Program;
 pub(crate) use self::user::{Command, Control, EventHook, Publisher};
 
 use self::connections::Listening;
+use self::peek::Peeking;
 use self::signals::Signals;
 use self::steered::Steered;
 use self::workers::Seated;
@@ -36,6 +38,7 @@ use crate::error::Error;
 use crate::event::{Event, WorkerId};
 use crate::machine::{Input, ListenerId, Machine, MailboxId, Order, Output, Time, ToWorker};
 use crate::mailbox::{Accepted, Mailbox};
+use crate::peek::PeekOptions;
 use crate::post::Terms;
 use crate::slot_options::{self, SlotOptions};
 use crate::sys::{self, Board, OomKills, Timer};
@@ -57,6 +60,7 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     pub(crate) mailbox_connections: usize,
     pub(crate) handle_signals: bool,
+    pub(crate) peek: Option<PeekOptions>,
 }
 
 /// How many turns a driver has before its host's loop goes on.
@@ -80,6 +84,7 @@ enum Subject {
     Channel(WorkerId),
     Listener(ListenerId),
     Room(MailboxId),
+    Peek(u64),
 }
 
 /// The master: the machine and everything that it commands.
@@ -113,19 +118,21 @@ pub(crate) struct Master {
     oom_kills: OomKills,
     on_message: Option<MessageHook>,
     is_started: bool,
+    peeking: Option<Peeking>,
     finished: Option<bool>,
 }
 
 impl Master {
     /// Prepares a master, which `control` reaches from now on.
     pub(crate) fn new(
-        config: Config,
+        mut config: Config,
         machine: Machine<Accepted>,
         control: Arc<Control>,
         publisher: Publisher,
         on_message: Option<MessageHook>,
     ) -> io::Result<Master> {
         let poll = Poll::new()?;
+        let peeking = config.peek.take().map(Peeking::new);
         let mut master = Master {
             config,
             machine,
@@ -150,6 +157,7 @@ impl Master {
             oom_kills: OomKills::new(),
             on_message,
             is_started: false,
+            peeking,
             finished: None,
         };
         let token = master.token(Subject::Commands);
@@ -242,6 +250,7 @@ impl Master {
                     }
                 }
                 Some(Subject::Room(mailbox)) => self.room(mailbox),
+                Some(Subject::Peek(id)) => self.peek(id),
                 Some(Subject::Signals) => self.take_signals(),
                 Some(Subject::Commands) => self.take_commands(),
                 Some(Subject::Timer) => self.alarm = None,
@@ -257,6 +266,7 @@ impl Master {
             self.reap(worker);
         }
         self.accept();
+        self.expire_peeks();
         // Last, so that what had come in time is not too late because we were suspended.
         let now = self.clock.now();
         self.machine.handle_timeout(now);
@@ -272,7 +282,8 @@ impl Master {
         } else {
             self.flush_at.get_or_insert(self.clock.now() + THROTTLE_PAUSE);
         }
-        let next = self.machine.next_timeout().into_iter().chain(self.flush_at).min();
+        let peeks = self.peeking.as_ref().and_then(Peeking::next_timeout);
+        let next = self.machine.next_timeout().into_iter().chain(self.flush_at).chain(peeks).min();
         if next != self.alarm {
             self.timer.set(next.map(|time| self.clock.until(time)))?;
             self.alarm = next;

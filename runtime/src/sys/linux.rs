@@ -11,7 +11,8 @@ use std::process::Child;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, Shutdown, SockFlag, SockType, setsockopt, shutdown, socketpair, sockopt,
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, setsockopt, shutdown, socketpair,
+    sockopt,
 };
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
@@ -138,6 +139,12 @@ pub(crate) fn waiting_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: FIONREAD writes one int, to `bytes`, which outlives the call.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) })?;
     usize::try_from(bytes).map_err(io::Error::other)
+}
+
+/// Copies the first bytes that have come on a connection, without taking them.
+pub(crate) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    Ok(recv(socket.as_raw_fd(), buffer, flags)?)
 }
 
 /// Raises the soft limit of open descriptors to the hard one; says the limit.

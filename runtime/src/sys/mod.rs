@@ -46,5 +46,5 @@ pub(crate) use timer::Timer;
 
 pub(crate) use linux::{
     AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM, accept_failure,
-    is_shortage, mailbox_pair, path_from_bytes, raise_descriptor_limit, waiting_bytes,
+    is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit, waiting_bytes,
 };

@@ -24,6 +24,7 @@ mod orphans;
 mod parity;
 mod parity_listen;
 mod paths;
+mod policies;
 mod scale;
 mod shared;
 mod shutdown;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         parity::TESTS,
         parity_listen::TESTS,
         paths::TESTS,
+        policies::TESTS,
         scale::TESTS,
         shared::TESTS,
         shutdown::TESTS,
