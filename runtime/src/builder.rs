@@ -121,11 +121,12 @@ impl Builder {
         self
     }
 
-    /// Finds what keeps a client with its worker in the first bytes that it sends, for policies that
-    /// go by a key (such as [`PolicyKind::ConsistentHash`] and [`PolicyKind::Sticky`]). Without it
-    /// the client's address is the key.
+    /// Finds what keeps a client with its worker in the first bytes that it sends, for policies
+    /// that go by a key (such as [`PolicyKind::ConsistentHash`] and [`PolicyKind::Sticky`]).
+    /// Without it the client's address is the key.
     ///
-    /// Connections are then handed over ([`Dispatch::Handoff`]): the kernel does not look into them.
+    /// Connections are then handed over ([`Dispatch::Handoff`]): the kernel does not look into
+    /// them.
     pub fn peek(mut self, options: PeekOptions) -> Self {
         self.peek = Some(options);
         self

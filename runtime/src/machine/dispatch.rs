@@ -138,10 +138,6 @@ impl<C> Balancer<C> {
         })
     }
 
-    pub(super) fn id(&self) -> ListenerId {
-        self.id
-    }
-
     pub(crate) fn is_read_by(&self, worker: WorkerId) -> bool {
         self.mailboxes[worker.slot].reader == Some(worker)
     }

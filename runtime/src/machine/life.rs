@@ -87,7 +87,7 @@ impl<C> Machine<C> {
         slot.apply(Stimulus::Exited, None);
         self.output.push_back(Output::Event(Event::Exited { worker, exit, uptime, asked }));
         self.detach(now, worker);
-        for dispatch in self.listeners.values() {
+        for dispatch in self.listeners.values_mut() {
             dispatch.vacated(worker.slot, &mut self.output);
         }
         self.vacate(now, worker.slot, End::Exited { exit, was_online, at_fault, uptime });

@@ -272,7 +272,7 @@ fn the_http_example_serves_and_stops() {
         client.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
         assert_eq!(client.line(), "HTTP/1.1 200 OK\r");
         while client.line() != "\r" {}
-        assert_eq!(client.line(), "hello from worker 0.1");
+        assert!(client.line().starts_with("hello from worker "));
     }
     let mut other = Client::connect(&address);
     other.send("GET / HTTP/1.0\r\n\r\n").unwrap();

@@ -1,7 +1,9 @@
 //! Workers that share one listening socket: the kernel wakes them in turn.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
-use runtime::{Builder, Dispatch, Event, PolicyKind};
+use runtime::{Builder, Dispatch, Event, PolicyKind, RestartPolicy};
 use scheduler::RoundRobin;
 
 use crate::harness::{descriptors, tests};
@@ -35,7 +37,10 @@ fn shared(workers: &str, address: &str) -> Builder {
 }
 
 fn puppets(desk: &Desk, workers: usize) -> Running {
-    let builder = puppet_builder(desk).dispatch(Dispatch::Shared).workers(workers);
+    // A successor would speak up when nobody asks.
+    let never = Duration::from_secs(3600);
+    let restart = RestartPolicy { delay_min: never, delay_max: never, ..RestartPolicy::default() };
+    let builder = puppet_builder(desk).restart(restart).dispatch(Dispatch::Shared).workers(workers);
     let running = Running::start(builder);
     desk.ready(workers);
     running

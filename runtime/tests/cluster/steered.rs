@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, geteuid, setuid};
-use runtime::{Address, Builder, Cluster, Dispatch, Event, PolicyKind};
+use runtime::{Address, Builder, Cluster, Dispatch, Event, PolicyKind, RestartPolicy};
 use scheduler::RoundRobin;
 
 use crate::harness::{Outcome, ROLE, descriptors, roles, tests};
@@ -61,7 +62,10 @@ fn steered(workers: &str) -> Builder {
 }
 
 fn puppets(desk: &Desk, workers: usize, policy: PolicyKind) -> Running {
-    let builder = puppet_builder(desk).dispatch(Dispatch::Steered).policy(policy);
+    // A successor would speak up when nobody asks.
+    let never = Duration::from_secs(3600);
+    let restart = RestartPolicy { delay_min: never, delay_max: never, ..RestartPolicy::default() };
+    let builder = puppet_builder(desk).restart(restart).dispatch(Dispatch::Steered).policy(policy);
     let running = Running::start(builder.workers(workers));
     desk.ready(workers);
     running
