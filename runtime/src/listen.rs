@@ -129,7 +129,8 @@ impl ListenOptions {
     ///
     /// The master is not asked and does not know: no other worker shares the address, or may
     /// listen there at the same time; there are no events; it closes with the listener or the
-    /// worker, and with it what its backlog holds. Nothing of the cluster's is the default then:
+    /// worker, and with it what its backlog holds. A socket's file that a killed worker leaves is
+    /// replaced by the next who listens there. Nothing of the cluster's is the default then:
     /// the backlog is of 4096 connections.
     #[must_use]
     pub fn exclusive(mut self, exclusive: bool) -> ListenOptions {

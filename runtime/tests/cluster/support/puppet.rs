@@ -22,11 +22,13 @@ roles! {
     puppet,
 }
 
-/// Starts a cluster of puppets that are ready.
+/// Starts a cluster of puppets that are ready, and known to be: a worker that the master has not
+/// heard of is ended by a signal when the cluster stops.
 #[track_caller]
 pub(crate) fn puppets(desk: &Desk, workers: usize) -> Running {
-    let running = Running::start(puppet_builder(desk).workers(workers));
+    let mut running = Running::start(puppet_builder(desk).workers(workers));
     desk.ready(workers);
+    running.online(workers);
     running
 }
 
