@@ -77,7 +77,8 @@ impl Handle {
         Ok(Broadcast { reached, full })
     }
 
-    /// Sends a request to a worker, and waits for the reply.
+    /// Sends a request to a worker, and waits for the reply. Not on the master's own thread: in a
+    /// hook, or where a [`Driver`](crate::Driver) is driven, nobody would bring it.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

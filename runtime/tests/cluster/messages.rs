@@ -27,6 +27,7 @@ tests! {
     broadcasts_reach_everybody_else,
     requests_are_answered_by_whom_they_were_made_to,
     requests_between_workers_end_in_every_way,
+    requests_of_workers_are_answered_by_the_program,
     a_request_ends_at_its_deadline_and_a_late_reply_changes_nothing,
     a_request_to_a_worker_that_is_killed_ends_at_once,
     what_a_worker_has_sent_comes_before_its_end,
@@ -224,6 +225,41 @@ fn requests_between_workers_end_in_every_way() {
         assert_eq!(asked.join().expect("an answer"), "Gone");
     });
     running.exits(1, 1);
+    running.stop();
+}
+
+fn requests_of_workers_are_answered_by_the_program() {
+    let desk = Desk::new();
+    let mut running = messengers(&desk, 1);
+    let messages = running.cluster.messages();
+    let query = |running: &Running| {
+        send(running, 0, "query who am I?");
+        let received = next(&messages);
+        assert!(received.is_request());
+        assert_eq!(text(&received.message), "who am I?");
+        received
+    };
+    let received = query(&running);
+    let answer = received.from.to_string();
+    // From any thread.
+    thread::scope(|scope| scope.spawn(|| received.reply(answer)).join().unwrap().unwrap());
+    assert_eq!(next_text(&messages), (id(0), "0.1".into()));
+    drop(query(&running));
+    assert_eq!(next_text(&messages), (id(0), "Unanswered".into()));
+
+    // What a dead worker has asked is not answered to its successor.
+    let stale = query(&running);
+    running.signal(0, Signal::SIGKILL);
+    running.exits(0, 1);
+    running.online(2);
+    let fresh = query(&running);
+    match stale.reply("to the dead") {
+        Err(SendError::Gone(message)) => assert_eq!(message.bytes, b"to the dead"),
+        other => panic!("{other:?}"),
+    }
+    fresh.reply("to the living").expect("it waits");
+    let second = WorkerId { slot: 0, generation: 2 };
+    assert_eq!(next_text(&messages), (second, "to the living".into()));
     running.stop();
 }
 

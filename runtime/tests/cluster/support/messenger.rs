@@ -45,6 +45,7 @@ pub(crate) fn id(slot: usize) -> WorkerId {
 /// | `drop` | nothing: drops the message |
 /// | `to SLOT TEXT` | sends TEXT and the handles to another |
 /// | `ask SLOT MS TEXT` | asks another, and replies what came of it |
+/// | `query TEXT` | asks the program, and sends it what came of it |
 /// | `all TEXT` | sends TEXT to all others |
 /// | `fill SLOT BYTES` | sends so many bytes until there is no room; replies how often |
 /// | `fill BYTES` | the same, to the program |
@@ -156,6 +157,13 @@ fn send_on(
                 Ok(reply) => reply,
                 Err(error) => Message::new(format!("{error:?}")),
             })?;
+        }
+        "query" => {
+            let report = match worker.request(rest, DEADLINE) {
+                Ok(reply) => reply,
+                Err(error) => Message::new(format!("{error:?}")),
+            };
+            worker.send_deadline(report, Instant::now() + DEADLINE)?;
         }
         "all" => worker.broadcast(rest)?,
         "fill" => {
