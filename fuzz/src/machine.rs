@@ -76,6 +76,7 @@ impl World {
             drain_timeout: Duration::from_secs(1),
             kill_timeout: Duration::from_millis(100),
             stall_timeout: Duration::from_millis(100),
+            ends_when_empty: false,
             seed: 1,
         };
         let policy = || -> Box<dyn Policy> { Box::new(RoundRobin::new()) };

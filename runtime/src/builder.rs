@@ -249,7 +249,8 @@ impl Builder {
     /// master, which starts this program again for every slot and returns when the cluster has
     /// ended; in those processes it is `serve`, whose outcome it returns.
     ///
-    /// Code before this call runs in the master and in every worker.
+    /// Code before this call runs in the master and in every worker. The cluster ends also when all
+    /// its workers have [disconnected](Worker::disconnect) themselves.
     ///
     /// # Errors
     ///
@@ -315,7 +316,9 @@ impl Builder {
             options: self.slot_options.take(),
         };
         let slots = plan.slots(self.slots(&plan)?)?;
-        let config = self.machine_config(slot_options::weights(&slots))?;
+        let mut config = self.machine_config(slot_options::weights(&slots))?;
+        // Without a handle nobody can start workers.
+        config.ends_when_empty = !with_events;
         let weighted = is_uneven(&config.weights);
         self.program.resolve();
         let shell_config = shell::Config {
@@ -390,6 +393,7 @@ impl Builder {
             drain_timeout: self.drain_timeout,
             kill_timeout: self.kill_timeout,
             stall_timeout: self.stall_timeout,
+            ends_when_empty: false,
             // The hasher's keys are the standard library's only source of chance.
             seed: self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()),
         })

@@ -83,6 +83,8 @@ pub struct Config {
     pub kill_timeout: Duration,
     /// How long a connection waits for a worker that takes none.
     pub stall_timeout: Duration,
+    /// Whether the cluster stops when no slot has, or will have, a worker: nobody could start one.
+    pub ends_when_empty: bool,
     /// Where chance comes from.
     pub seed: u64,
 }

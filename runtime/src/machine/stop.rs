@@ -2,7 +2,7 @@
 //! goes one stage further at once.
 
 use super::dispatch::{Balancer, Phase};
-use super::slot::{Life, Stimulus};
+use super::slot::{Life, Slot, Stimulus};
 use super::{Machine, Output, Signal, Stage, Time, ToWorker};
 use crate::event::Event;
 
@@ -58,9 +58,12 @@ impl<C> Machine<C> {
         match self.stage {
             Stage::Running => {
                 // Those that were scaled away count only as long as they finish.
-                let mut slots = self.slots[..self.size].iter();
-                if !alive && slots.all(|slot| slot.life == Life::Failed) {
+                let slots = &self.slots[..self.size];
+                let empty = |slot: &Slot| matches!(slot.life, Life::Failed | Life::Retired);
+                if !alive && slots.iter().all(|slot| slot.life == Life::Failed) {
                     self.abandon(true);
+                } else if self.config.ends_when_empty && !alive && slots.iter().all(empty) {
+                    self.shutdown(now);
                 }
             }
             Stage::Closing { deadline } => {

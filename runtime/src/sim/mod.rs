@@ -108,10 +108,7 @@ pub fn run(mut source: Source) -> Result<Summary, Violation> {
     world.run_for(span);
     world.calm_down();
     world.run_to_rest(REST_MAX);
-    if !world.is_finished() && world.is_deserted() {
-        world.wish(Wish::Start(0));
-        world.run_to_rest(REST_MAX);
-    }
+    world.populate();
     if !world.is_finished() {
         world.check_rest();
         world.check_all_take();

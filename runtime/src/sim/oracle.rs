@@ -24,6 +24,7 @@ pub(super) struct Oracle {
     shed_told: u64,
     /// Whether a worker has ever listened, or run for long.
     has_worked: bool,
+    pub(super) ends_when_empty: bool,
     is_stopping: bool,
     abandoned_told: Option<u64>,
     finished: Option<bool>,
@@ -125,6 +126,7 @@ impl Oracle {
             shed: 0,
             shed_told: 0,
             has_worked: false,
+            ends_when_empty: config.ends_when_empty,
             is_stopping: false,
             abandoned_told: None,
             finished: None,
@@ -198,6 +200,12 @@ impl Oracle {
         let failed = |view: &View| view.is_failed && view.stage == Stage::Empty;
         self.slots[..self.size].iter().all(failed)
             && self.slots[self.size..].iter().all(|view| view.stage == Stage::Empty)
+    }
+
+    /// Whether no slot has, or will ever have, a worker, unless somebody asks for one.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.slots.iter().all(View::is_empty)
+            && !self.slots[..self.size].iter().any(View::is_expected)
     }
 
     pub(super) fn shutdown(&mut self, clock: Time) {
@@ -301,6 +309,9 @@ impl Oracle {
                 Ok(())
             }
             Event::Stopping => {
+                if self.ends_when_empty && self.shutdowns.is_empty() && self.is_deserted() {
+                    self.shutdowns.push(clock);
+                }
                 let again = std::mem::replace(&mut self.is_stopping, true);
                 ensure!(!again && !self.shutdowns.is_empty(), "I5: stopping, unasked or again");
                 Ok(())

@@ -148,6 +148,7 @@ impl Default for Plan {
                 drain_timeout: Time::from_secs(2),
                 kill_timeout: Time::from_millis(500),
                 stall_timeout: Time::from_millis(400),
+                ends_when_empty: false,
                 seed: 1,
             },
             weighted: false,
@@ -186,6 +187,7 @@ impl Plan {
                 drain_timeout: millis(source, &[1000, 0, 100]),
                 kill_timeout: millis(source, &[300, 0, 50]),
                 stall_timeout: millis(source, &[200, 40, 1000]),
+                ends_when_empty: source.chance(64),
                 seed: source.below(1 << 16),
             },
             weighted: source.chance(64),
@@ -263,7 +265,9 @@ impl Plan {
     }
 
     pub(super) fn is_faultless(&self) -> bool {
-        let is_violent = |(_, wish): &(Time, Wish)| matches!(wish, Wish::Signal(..));
+        // A cluster that stops while nobody is there to take what waits abandons it.
+        let ends_early = !self.shutdowns.is_empty() || self.config.ends_when_empty;
+        let is_violent = |(_, wish): &(Time, Wish)| ends_early || matches!(wish, Wish::Signal(..));
         self.rates.iter().all(|rate| *rate == 0)
             && self.cast.iter().all(Option::is_none)
             && !self.wishes.iter().any(is_violent)

@@ -62,9 +62,16 @@ impl World {
         }
     }
 
-    /// Whether no slot will ever have a worker again, unless somebody asks for one.
-    pub(super) fn is_deserted(&self) -> bool {
-        !(0..self.plan.slots()).any(|slot| self.oracle.slot(slot).is_expected())
+    /// Where no slot has a worker, somebody starts one, unless the cluster should have ended.
+    pub(super) fn populate(&mut self) {
+        if self.oracle.is_finished() || !self.oracle.is_deserted() {
+            return;
+        }
+        if self.oracle.ends_when_empty {
+            self.violate("I5: no slot has a worker, and the cluster goes on".into());
+        }
+        self.wish(Wish::Start(0));
+        self.run_to_rest(super::REST_MAX);
     }
 }
 

@@ -13,7 +13,7 @@ use runtime::{Event, Exit, RestartPolicy, WorkerId, WorkerState};
 use crate::harness::{Outcome, roles, tests};
 use crate::support::cluster::{exit_of, told};
 use crate::support::roles::{park_for_ever, worker};
-use crate::support::{Client, Desk, Running, ask, puppets, role, wait_until};
+use crate::support::{Client, Desk, Program, Running, ask, puppets, role, wait_until};
 
 tests! {
     a_disconnected_worker_goes_on_while_it_holds_a_connection,
@@ -26,6 +26,7 @@ tests! {
     a_killed_worker_is_told_of_once_and_replaced,
     signals_without_a_name_end_workers_too,
     a_worker_that_disconnects_itself_is_not_replaced,
+    a_program_whose_workers_have_all_disconnected_ends_well,
     everybody_at_once_ends_and_starts_workers,
     calls_that_come_too_late_do_nothing,
     f10_a_worker_that_is_out_of_memory_is_told_apart,
@@ -263,6 +264,17 @@ fn a_worker_that_disconnects_itself_is_not_replaced() {
     let log = running.stop();
     assert_eq!(exit_of(&log, 1, 1), (Exit::Code(0), true));
     assert!(!told(&log).contains("worker 1.2"), "{}", told(&log));
+}
+
+fn a_program_whose_workers_have_all_disconnected_ends_well() {
+    let mut master = Program::role("master", &["2", "1000", "1000", "leaving"]);
+    assert!(master.wait().success(), "{:?}", master.seen);
+    master.silence();
+    master.line("the cluster has ended well");
+    for slot in [0, 1] {
+        let line = master.line(&format!("worker {slot}.1 exited with code 0"));
+        assert!(line.ends_with("as asked"), "{line}");
+    }
 }
 
 fn everybody_at_once_ends_and_starts_workers() {

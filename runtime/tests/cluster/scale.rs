@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use runtime::{Event, Exit, WorkerInfo, WorkerState};
+use runtime::{Dispatch, Event, Exit, WorkerInfo, WorkerState};
 
 use crate::harness::{descriptors, tests};
 use crate::support::cluster::{abandoned, exit_of, told};
@@ -17,6 +17,8 @@ tests! {
     a_worker_that_does_not_finish_is_terminated,
     numbers_out_of_range_are_refused,
     steps_under_load_lose_nothing_and_leave_nothing,
+    steps_under_load_lose_nothing_when_shared,
+    steps_under_load_lose_nothing_when_steered,
 }
 
 fn workers_are_added_and_taken_away() {
@@ -109,10 +111,22 @@ fn numbers_out_of_range_are_refused() {
     running.stop();
 }
 
-/// `SCALE_STEPS=1000` makes more of them.
 fn steps_under_load_lose_nothing_and_leave_nothing() {
-    let steps: usize = std::env::var("SCALE_STEPS").map_or(100, |text| text.parse().unwrap());
-    let builder = role("serve", &["127.0.0.1:0"]).workers(8);
+    step_under_load(Dispatch::Handoff);
+}
+
+fn steps_under_load_lose_nothing_when_shared() {
+    step_under_load(Dispatch::Shared);
+}
+
+fn steps_under_load_lose_nothing_when_steered() {
+    step_under_load(Dispatch::Steered);
+}
+
+/// `SCALE_STEPS=1000` makes more of them.
+fn step_under_load(dispatch: Dispatch) {
+    let steps: usize = std::env::var("SCALE_STEPS").map_or(60, |text| text.parse().unwrap());
+    let builder = role("serve", &["127.0.0.1:0"]).workers(8).dispatch(dispatch);
     let mut running = Running::start(builder.drain_timeout(Duration::from_secs(60)));
     let address = running.listening(8);
     scale_and_settle(&mut running, 1);

@@ -30,7 +30,7 @@ fn stubborn_worker(args: &[String]) -> Outcome {
 
 /// `master WORKERS DRAIN_MS KILL_MS KIND ARGS...`: a whole program around `Builder::run`, which
 /// prints its events. Its workers are of a kind: `serve ADDRESS`, who may take their time, or
-/// `stubborn DESK`, who don't stop, and ignore SIGTERM, but say so.
+/// `stubborn DESK`, who don't stop, and ignore SIGTERM, but say so; or `leaving`, who disconnect.
 fn master(args: &[String]) -> Outcome {
     let (kind, rest) = (args[3].clone(), args[4..].to_vec());
     Cluster::builder()
@@ -43,6 +43,7 @@ fn master(args: &[String]) -> Outcome {
         .run(move |worker| match kind.as_str() {
             "serve" => serve_as(&worker, &rest),
             "stubborn" => stubborn(&worker, &rest[0]),
+            "leaving" => Ok(worker.disconnect()?),
             other => Err(format!("no workers are {other}").into()),
         })?;
     println!("the cluster has ended well");
