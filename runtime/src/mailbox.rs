@@ -102,6 +102,8 @@ pub(crate) struct Taker {
     /// Whether the last look found a connection. After the last of them comes a look that finds
     /// nothing, for which it would be a waste to make a descriptor.
     may_be_empty: bool,
+    /// Empty; only for its memory.
+    handles: Vec<OwnedFd>,
 }
 
 impl Taker {
@@ -114,17 +116,17 @@ impl Taker {
             return Ok(Taken::Empty);
         }
         drop(receiver.try_clone_to_owned()?);
-        let taken = take(receiver);
+        let taken = take(receiver, &mut self.handles);
         self.may_be_empty = matches!(taken, Ok(Taken::Connection(_)));
         taken
     }
 }
 
-fn take(receiver: BorrowedFd<'_>) -> io::Result<Taken> {
-    let mut handles = Vec::new();
+fn take(receiver: BorrowedFd<'_>, handles: &mut Vec<OwnedFd>) -> io::Result<Taken> {
+    handles.clear();
     loop {
         let mut message = [0; MESSAGE_BYTES];
-        let length = match handle_passing::try_recv(receiver, &mut message, &mut handles) {
+        let length = match handle_passing::try_recv(receiver, &mut message, handles) {
             Ok(0) => return Ok(Taken::Closed),
             Ok(length) => length,
             Err(RecvError::WouldBlock) => return Ok(Taken::Empty),
@@ -221,7 +223,7 @@ mod tests {
         mailbox.put(&Accepted { peer: Peer::Unix, key: 7, ..connection("1.2.3.4:5") }).unwrap();
         let Taken::Connection(taken) = taken(&mailbox) else { panic!("nothing waits") };
         assert_eq!((taken.peer, taken.key), (Peer::Unix, 7));
-        assert!(matches!(super::take(mailbox.receiver()).unwrap(), Taken::Empty));
+        assert!(matches!(super::take(mailbox.receiver(), &mut Vec::new()).unwrap(), Taken::Empty));
     }
 
     #[test]
@@ -256,8 +258,8 @@ mod tests {
         mailbox.put(&connection("1.2.3.4:5")).unwrap();
         let Mailbox { sender, receiver } = mailbox;
         drop(sender);
-        assert!(matches!(take(receiver.as_fd()).unwrap(), Taken::Connection(_)));
-        assert!(matches!(take(receiver.as_fd()).unwrap(), Taken::Closed));
+        assert!(matches!(take(receiver.as_fd(), &mut Vec::new()).unwrap(), Taken::Connection(_)));
+        assert!(matches!(take(receiver.as_fd(), &mut Vec::new()).unwrap(), Taken::Closed));
     }
 
     #[test]
@@ -274,7 +276,7 @@ mod tests {
             (&[TCP4; MESSAGE_BYTES + 1][..], &two[..1]), // too long
         ] {
             handle_passing::try_send(&mailbox.sender, bytes, handles).unwrap();
-            take(mailbox.receiver()).unwrap_err();
+            take(mailbox.receiver(), &mut Vec::new()).unwrap_err();
             assert!(matches!(taken(&mailbox), Taken::Empty));
         }
     }

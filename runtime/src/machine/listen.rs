@@ -94,8 +94,9 @@ impl<C> Machine<C> {
         };
         let message = ToWorker::Listening { request, result: Ok(joined) };
         self.output.push_back(Output::Tell { worker, message });
-        self.output.push_back(Output::Event(Event::Listening { worker, address }));
         dispatch.attach(now, worker, &mut self.output);
+        // When this is heard, the kernel has been told.
+        self.output.push_back(Output::Event(Event::Listening { worker, address }));
         self.worked = true;
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use handle_passing::SendError;
@@ -148,9 +149,12 @@ impl Master {
 
     /// Accepts on every listener that may have something, each up to its batch.
     pub(super) fn accept(&mut self) {
-        let due: Vec<ListenerId> =
-            self.listeners.iter().filter(|(_, l)| l.is_due()).map(|(id, _)| *id).collect();
-        for listener in due {
+        let mut from = Bound::Unbounded;
+        while let Some((id, _)) =
+            self.listeners.range((from, Bound::Unbounded)).find(|(_, listening)| listening.is_due())
+        {
+            let listener = *id;
+            from = Bound::Excluded(listener);
             self.look_at_board(listener);
             let mut shed = 0;
             for _ in 0..ACCEPT_BATCH_MAX {
@@ -231,9 +235,9 @@ impl Master {
         self.mailboxes.insert(id, new);
         let worker = self.workers.keys().find(|worker| worker.slot == id.slot).copied();
         if let Some(worker) = worker {
-            self.machine.handle(self.clock.now(), Input::Violation { worker });
+            self.machine.handle(self.now, Input::Violation { worker });
         }
-        self.machine.handle(self.clock.now(), Input::Room { mailbox: id });
+        self.machine.handle(self.now, Input::Room { mailbox: id });
     }
 
     pub(super) fn probe(&self, id: MailboxId) -> Option<Input<Accepted>> {

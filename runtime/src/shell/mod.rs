@@ -13,7 +13,7 @@ mod steered;
 mod user;
 mod workers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -92,12 +92,14 @@ pub(crate) struct Master {
     config: Config,
     machine: Machine<Accepted>,
     clock: Clock,
+    /// The time of this turn: reading the clock for every connection would be felt.
+    now: Time,
     timer: Timer,
     /// What the timer is set to.
     alarm: Option<Time>,
     poll: Poll,
     next_token: usize,
-    subjects: HashMap<Token, Subject>,
+    subjects: BTreeMap<Token, Subject>,
     signals: Option<Signals>,
     control: Arc<Control>,
     publisher: Publisher,
@@ -137,11 +139,12 @@ impl Master {
             config,
             machine,
             clock: Clock::start(),
+            now: Time::ZERO,
             timer: Timer::new()?,
             alarm: None,
             poll,
             next_token: 0,
-            subjects: HashMap::new(),
+            subjects: BTreeMap::new(),
             signals: None,
             control,
             publisher,
@@ -238,6 +241,7 @@ impl Master {
         if events.is_empty() && !busy {
             return Ok(false);
         }
+        self.now = self.clock.now();
         let mut ended = Vec::new();
         let mut heard: VecDeque<WorkerId> = std::mem::take(&mut self.unheard);
         for event in events.iter() {
@@ -268,9 +272,11 @@ impl Master {
         self.accept();
         self.expire_peeks();
         // Last, so that what had come in time is not too late because we were suspended.
-        let now = self.clock.now();
-        self.machine.handle_timeout(now);
-        self.drain();
+        if self.machine.next_timeout().is_some_and(|at| at <= self.now) {
+            self.now = self.clock.now();
+            self.machine.handle_timeout(self.now);
+            self.drain();
+        }
         self.deliver_posts();
         Ok(true)
     }
@@ -292,7 +298,7 @@ impl Master {
     }
 
     fn handle(&mut self, input: Input<Accepted>) {
-        self.machine.handle(self.clock.now(), input);
+        self.machine.handle(self.now, input);
         self.drain();
     }
 
@@ -311,7 +317,7 @@ impl Master {
                 self.control.set_workers(self.machine.workers().collect());
             }
             if let Some(input) = self.execute(output) {
-                self.machine.handle(self.clock.now(), input);
+                self.machine.handle(self.now, input);
             }
         }
     }

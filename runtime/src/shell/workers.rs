@@ -31,7 +31,10 @@ pub(super) struct Seated {
 
 impl Master {
     pub(super) fn spawn(&mut self, worker: WorkerId) -> Input<Accepted> {
-        match self.try_spawn(worker) {
+        let spawned = self.try_spawn(worker);
+        // That takes its time.
+        self.now = self.clock.now();
+        match spawned {
             Ok(pid) => Input::Spawned { worker, pid },
             Err(SpawnError { step, error }) => {
                 let transient = sys::is_shortage(&error);

@@ -42,7 +42,7 @@ pub(crate) use inherited::inherited_descriptor;
 pub(crate) use oom::OomKills;
 pub(crate) use reuseport::{claim_tcp, claim_udp, join_tcp, join_udp};
 pub(crate) use steer::{SteerMeans, SteerPolicy, Steering};
-pub(crate) use timer::Timer;
+pub(crate) use timer::{Timer, coarse_now};
 
 pub(crate) use linux::{
     AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM, accept_failure,

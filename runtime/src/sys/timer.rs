@@ -11,6 +11,13 @@ use std::time::Duration;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+/// The monotonic time since the system's start, as of its last tick: to a few milliseconds, for a
+/// tenth of the price.
+pub(crate) fn coarse_now() -> Duration {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    now.map_or(Duration::ZERO, Duration::from)
+}
+
 /// A descriptor that becomes readable, once, after the delay that it is set to.
 #[derive(Debug)]
 pub(crate) struct Timer(TimerFd);

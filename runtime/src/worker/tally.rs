@@ -7,8 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::intake::Intake;
-use crate::clock::Clock;
-use crate::sys::CellWriter;
+use crate::sys::{CellWriter, coarse_now};
 
 /// A listener's count, which outlives the listener: connections end later.
 #[derive(Debug)]
@@ -67,7 +66,7 @@ impl Tally {
             cell.took();
             cell.opened();
         }
-        OpenConnection { tally: Arc::clone(self), since: Clock::start() }
+        OpenConnection { tally: Arc::clone(self), since: coarse_now() }
     }
 
     fn tell_room(&self) {
@@ -87,7 +86,7 @@ impl Tally {
 /// policies that look at the number of connections, and the worker's own limit, go on counting it.
 pub struct OpenConnection {
     tally: Arc<Tally>,
-    since: Clock,
+    since: Duration,
 }
 
 impl fmt::Debug for OpenConnection {
@@ -99,7 +98,7 @@ impl fmt::Debug for OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         if let Some(cell) = &self.tally.cell {
-            cell.closed(self.since.now());
+            cell.closed(coarse_now().saturating_sub(self.since));
         }
         let max = self.tally.max.load(Ordering::SeqCst);
         // Whoever takes decides after it has counted, so one of both sees the other.
