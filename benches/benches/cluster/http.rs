@@ -11,7 +11,7 @@ use crate::stamp;
 const HEAD_BYTES_MAX: usize = 4096;
 const HEADERS_MAX: usize = 16;
 
-/// How long an answer of the tasks `even` and `skewed` takes, of processor time.
+/// How long an answer of the tasks `even` and `skewed` keeps the worker busy.
 const WORK: Duration = Duration::from_micros(50);
 
 /// How many times longer it takes in the slow worker.

@@ -1,4 +1,5 @@
-//! What is not measured beside raw: a program of its own for each, and a table.
+//! What is not measured beside raw: a program of its own for each, and a table. README.md has the
+//! command lines.
 
 use std::env;
 use std::error::Error;
@@ -9,11 +10,6 @@ use scheduler::PolicyKind;
 
 use crate::load::{CONNECT, LOADS, Load, NEW_64, Sample, run_load, sample};
 use crate::server::{Contender, Server, Setup, Task};
-
-const USAGE: &str = "usage: cargo bench -p benches --bench cluster -- TABLE
-  skew                      latencies when one of 4 workers takes 10 times as long, by policy
-  shares                    how many of 10000 connections each of 4 workers gets
-  beside NAME=COMMAND ...   our servers and others in turns; node.sh has some";
 
 /// Connections of a row of `shares`.
 const CONNECTIONS: u64 = 10_000;
@@ -27,6 +23,7 @@ const ROUNDS: usize = 5;
 /// How often `skew` measures each server under each load.
 const SKEW_ROUNDS: usize = 10;
 
+/// How many requests each time.
 const SKEW_REQUESTS: u64 = 4_000;
 
 /// The policies of `skew`.
@@ -55,7 +52,6 @@ pub(crate) fn print_if_asked() -> Result<bool, Box<dyn Error>> {
         ["shares"] => shares()?,
         ["skew"] => skew()?,
         ["beside", ref servers @ ..] => beside(servers)?,
-        ["tables", ..] => println!("{USAGE}"),
         _ => return Ok(false),
     }
     Ok(true)
