@@ -25,12 +25,25 @@ impl Alias {
 
     /// Whose the place is; places are spread evenly. `None` if it wasn't built, or without weights.
     pub(crate) fn slot(&self, place: u64) -> Option<usize> {
-        let index = ((place >> 32) * self.columns.len() as u64) >> 32;
-        #[allow(clippy::cast_possible_truncation, reason = "less than the number of columns")]
-        let index = index as usize;
+        let place = u128::from(place) * self.columns.len() as u128;
+        #[allow(clippy::cast_possible_truncation, reason = "an index, and the 32 bits below it")]
+        let (index, part) = ((place >> 64) as usize, (place >> 32) as u32);
+        self.slot_in(index, part)
+    }
+
+    /// The same for a place of 32 bits. It is coarser: shares are exact to a millionth.
+    pub(crate) fn slot_coarse(&self, place: u32) -> Option<usize> {
+        let place = u64::from(place) * self.columns.len() as u64;
+        #[allow(clippy::cast_possible_truncation, reason = "an index, and the 32 bits below it")]
+        let (index, part) = ((place >> 32) as usize, place as u32);
+        self.slot_in(index, part)
+    }
+
+    fn slot_in(&self, index: usize, part: u32) -> Option<usize> {
         let column = self.columns.get(index)?;
-        let own = place & 0xffff_ffff < u64::from(column.own);
-        Some(if own { index } else { column.other.into() })
+        // Either the index or the other, without a branch that would be hard to predict.
+        let mask = usize::from(part < column.own).wrapping_sub(1);
+        Some(index ^ ((index ^ usize::from(column.other)) & mask))
     }
 
     /// Allocates only when there are more slots than ever.

@@ -1,13 +1,12 @@
-use std::cmp::Ordering;
-
 use crate::heap::{Heap, Key};
 use crate::tiers::{Tier, Tiers};
-use crate::turns::{Turn, Turns};
+use crate::turns::{Turn, Turns, duration};
 use crate::{Load, Policy, Request};
 
 /// Picks the slot with the fewest connections for its weight.
 ///
-/// `connections / weight` is compared, exactly. Slots between which it does not decide (all of
+/// `connections / weight` is compared: exactly, unless a slot has more than a million connections.
+/// Slots between which it does not decide (all of
 /// them, while nothing is open) have turns by weight: while only ties are picked from, each gets
 /// exactly its share per cycle, spread over it. A slot that was picked more often because it was
 /// less busy neither gains nor loses by it at the next tie.
@@ -73,70 +72,78 @@ impl Policy for LeastConnections {
 #[derive(Clone, Debug)]
 struct Queue {
     /// The eligible slots.
-    heap: Heap<Busy>,
+    heap: Heap,
     turns: Turns,
-    /// The turns of slots that are known and not eligible.
-    away: Vec<Option<Turn>>,
+    slots: Vec<Slot>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Busy {
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    eligible: bool,
     connections: u32,
     weight: u32,
-    turn: Turn,
+    /// How long its turns take.
+    duration: u32,
+    /// Where it is up to date: while the slot is known and not eligible.
+    turn: Option<Turn>,
 }
 
-impl Key for Busy {
-    fn compare(&self, other: &Self) -> Ordering {
-        // Both sides of `own / own_weight < others / others_weight`, times both weights.
-        let own = u64::from(self.connections) * u64::from(other.weight);
-        let others = u64::from(other.connections) * u64::from(self.weight);
-        own.cmp(&others).then(self.turn.cmp(&other.turn))
+impl Slot {
+    const NEW: Self = Self { eligible: false, connections: 0, weight: 0, duration: 0, turn: None };
+
+    fn key(&self, turn: Turn) -> Key {
+        Key { cost: f64::from(self.connections) / f64::from(self.weight), turn }
     }
 }
 
 impl Queue {
-    const NEW: Self = Self { heap: Heap::new(), turns: Turns::new(), away: Vec::new() };
+    const NEW: Self = Self { heap: Heap::new(), turns: Turns::new(), slots: Vec::new() };
 
     fn set_turns_back(&mut self) {
         self.turns.set_clock_back();
-        self.heap.change(|_, busy| Busy { turn: Turns::set_back(busy.turn), ..busy });
-        self.away.iter_mut().flatten().for_each(|turn| *turn = Turns::set_back(*turn));
+        self.heap.change(|key| key.turn = Turns::set_back(key.turn));
+        let turns = self.slots.iter_mut().filter_map(|slot| slot.turn.as_mut());
+        turns.for_each(|turn| *turn = Turns::set_back(*turn));
     }
 }
 
 impl Tier for Queue {
     fn update(&mut self, slot: usize, load: Load) {
         let Load { connections, weight, .. } = load;
-        let present = self.heap.key(slot);
+        if slot >= self.slots.len() {
+            self.slots.resize(slot + 1, Slot::NEW);
+        }
+        let known = &mut self.slots[slot];
         if !load.is_eligible() {
-            if let Some(busy) = present {
+            if std::mem::replace(&mut known.eligible, false) {
+                known.turn = self.heap.key(slot).map(|key| key.turn);
                 self.heap.remove(slot);
-                self.away[slot] = Some(busy.turn);
             }
             return;
         }
-        let turn = match present {
-            Some(busy) if busy.connections == connections && busy.weight == weight => return,
-            Some(busy) => busy.turn,
-            None => {
-                if slot >= self.away.len() {
-                    self.away.resize(slot + 1, None);
-                }
-                let away = self.away[slot].map(|turn| self.turns.returned(turn));
-                away.unwrap_or_else(|| self.turns.first(weight))
-            }
-        };
-        self.heap.set(slot, Busy { connections, weight, turn });
+        if known.eligible && (known.connections, known.weight) == (connections, weight) {
+            return;
+        }
+        if known.weight != weight {
+            (known.weight, known.duration) = (weight, duration(weight));
+        }
+        known.connections = connections;
+        let present = self.heap.key(slot).map(|key| key.turn);
+        let away = known.turn.map(|turn| self.turns.returned(turn));
+        let new = || self.turns.first(slot, known.duration);
+        let turn = if known.eligible { present } else { away }.unwrap_or_else(new);
+        known.eligible = true;
+        self.heap.set(known.key(turn));
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let (slot, Busy { connections, weight, turn }) = self.heap.first()?;
-        let turn = self.turns.take(turn, weight);
-        self.heap.set_first(Busy { connections: connections.saturating_add(1), weight, turn });
+        let turn = self.heap.first()?.turn;
+        let picked = &mut self.slots[turn.slot()];
+        picked.connections = picked.connections.saturating_add(1);
+        self.heap.set_first(picked.key(self.turns.take(turn, picked.duration)));
         if self.turns.is_late() {
             self.set_turns_back();
         }
-        Some(slot)
+        Some(turn.slot())
     }
 }

@@ -1,9 +1,8 @@
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use crate::heap::{Heap, Key};
 use crate::tiers::{Tier, Tiers};
-use crate::turns::{Turn, Turns};
+use crate::turns::{Turn, Turns, duration};
 use crate::{Load, Outcome, Policy, Request};
 
 /// Picks the slot that is expected to be done first: by its average time and its connections.
@@ -99,7 +98,7 @@ struct Expected {
     /// The time that all averages are related to.
     start: Duration,
     /// The eligible slots.
-    heap: Heap<Wait>,
+    heap: Heap,
     turns: Turns,
     slots: Vec<Slot>,
     /// The average over all slots.
@@ -108,10 +107,13 @@ struct Expected {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    weight: u32,
+    eligible: bool,
     connections: u32,
+    weight: u32,
+    /// How long its turns take.
+    duration: u32,
     average: Average,
-    /// Where it is up to date: while the slot is not eligible.
+    /// Where it is up to date: while the slot is known and not eligible.
     turn: Option<Turn>,
 }
 
@@ -121,19 +123,6 @@ struct Average {
     time: f64,
     /// What it would have to be at `start`; a guess if there was no report.
     at_start: f64,
-}
-
-/// How long a connection will wait for its end, and whose turn it is between equals.
-#[derive(Clone, Copy, Debug)]
-struct Wait {
-    time: f64,
-    turn: Turn,
-}
-
-impl Key for Wait {
-    fn compare(&self, other: &Self) -> Ordering {
-        self.time.total_cmp(&other.time).then(self.turn.cmp(&other.turn))
-    }
 }
 
 impl Average {
@@ -148,9 +137,18 @@ impl Average {
 }
 
 impl Slot {
-    fn wait(&self, turn: Turn) -> Wait {
+    const NEW: Self = Self {
+        eligible: false,
+        connections: 0,
+        weight: 0,
+        duration: 0,
+        average: Average::NONE,
+        turn: None,
+    };
+
+    fn key(&self, turn: Turn) -> Key {
         let connections = f64::from(self.connections) + 1.0;
-        Wait { time: self.average.at_start * connections / f64::from(self.weight), turn }
+        Key { cost: self.average.at_start * connections / f64::from(self.weight), turn }
     }
 }
 
@@ -191,12 +189,12 @@ impl Expected {
 
     /// Puts all slots in order again.
     fn sort(&mut self) {
-        self.heap.change(|slot, Wait { turn, .. }| self.slots[slot].wait(turn));
+        self.heap.change(|key| *key = self.slots[key.turn.slot()].key(key.turn));
     }
 
     fn set_turns_back(&mut self) {
         self.turns.set_clock_back();
-        self.heap.change(|_, Wait { time, turn }| Wait { time, turn: Turns::set_back(turn) });
+        self.heap.change(|key| key.turn = Turns::set_back(key.turn));
         let turns = self.slots.iter_mut().filter_map(|slot| slot.turn.as_mut());
         turns.for_each(|turn| *turn = Turns::set_back(*turn));
     }
@@ -205,40 +203,44 @@ impl Expected {
 impl Tier for Expected {
     fn update(&mut self, slot: usize, load: Load) {
         let Load { connections, weight, .. } = load;
-        let present = self.heap.key(slot);
-        if !load.is_eligible() {
-            if let Some(wait) = present {
-                self.heap.remove(slot);
-                self.slots[slot].turn = Some(wait.turn);
-            }
-            return;
-        }
         if slot >= self.slots.len() {
-            let new = Slot { weight, connections, average: Average::NONE, turn: None };
-            self.slots.resize(slot + 1, new);
+            self.slots.resize(slot + 1, Slot::NEW);
         }
         let known = &mut self.slots[slot];
-        if present.is_some() && (known.connections, known.weight) == (connections, weight) {
+        if !load.is_eligible() {
+            if std::mem::replace(&mut known.eligible, false) {
+                known.turn = self.heap.key(slot).map(|key| key.turn);
+                self.heap.remove(slot);
+            }
             return;
         }
-        (known.connections, known.weight) = (connections, weight);
-        let turn = match (present, known.turn) {
-            (Some(wait), _) => wait.turn,
-            (None, Some(turn)) => self.turns.returned(turn),
-            (None, None) => {
+        if known.eligible && (known.connections, known.weight) == (connections, weight) {
+            return;
+        }
+        if known.weight != weight {
+            (known.weight, known.duration) = (weight, duration(weight));
+        }
+        known.connections = connections;
+        let present = self.heap.key(slot).map(|key| key.turn);
+        let turn = match (known.eligible, known.turn, present) {
+            (true, _, Some(turn)) => turn,
+            (false, Some(turn), _) => self.turns.returned(turn),
+            _ => {
                 // Nothing is known of it, so it is like the others.
                 known.average.at_start = self.all.at_start;
-                self.turns.first(weight)
+                self.turns.first(slot, known.duration)
             }
         };
-        self.heap.set(slot, known.wait(turn));
+        known.eligible = true;
+        self.heap.set(known.key(turn));
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let (slot, Wait { turn, .. }) = self.heap.first()?;
+        let turn = self.heap.first()?.turn;
+        let slot = turn.slot();
         let picked = &mut self.slots[slot];
         picked.connections = picked.connections.saturating_add(1);
-        self.heap.set_first(picked.wait(self.turns.take(turn, picked.weight)));
+        self.heap.set_first(picked.key(self.turns.take(turn, picked.duration)));
         if self.turns.is_late() {
             self.set_turns_back();
         }
@@ -246,8 +248,7 @@ impl Tier for Expected {
     }
 
     fn report(&mut self, slot: usize, outcome: &Outcome) {
-        let present = self.heap.key(slot);
-        let is_known = |slot: &Slot| present.is_some() || slot.turn.is_some();
+        let is_known = |slot: &Slot| slot.eligible || slot.turn.is_some();
         if outcome.failed || outcome.connections == 0 || !self.slots.get(slot).is_some_and(is_known)
         {
             return;
@@ -261,8 +262,8 @@ impl Tier for Expected {
             let unknown = self.slots.iter_mut().filter(|slot| slot.average.time == 0.0);
             unknown.for_each(|slot| slot.average.at_start = self.all.at_start);
             self.sort();
-        } else if let Some(Wait { turn, .. }) = present {
-            self.heap.set(slot, self.slots[slot].wait(turn));
+        } else if let Some(Key { turn, .. }) = self.heap.key(slot) {
+            self.heap.set(self.slots[slot].key(turn));
         }
     }
 }

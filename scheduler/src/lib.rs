@@ -5,10 +5,40 @@
 //! nothing: the same calls give the same answers. It balances over *slots*, small numbers that
 //! stand for places where a worker sits.
 //!
-//! | policy | picks | cost of a pick |
-//! |---|---|---|
-//! | [`RoundRobin`] | the next slot in order | a few steps |
-//! | [`SmoothWeighted`] | by weight, spread evenly over time | one step per slot |
+//! | policy | picks | needs | cost |
+//! |---|---|---|---|
+//! | [`RoundRobin`] | the next slot in order | | 1 |
+//! | [`FirstIdle`] | the slot that is idle for longest, as Node does | connections | 1 |
+//! | [`SmoothWeighted`] | by weight, spread evenly over time, as nginx does | | 1 (*n*) |
+//! | [`ClassicWeighted`] | by weight, the heaviest first | | 1 |
+//! | [`Random`] | at random by weight | seed | 1 (log *n*) |
+//! | [`PowerOfTwo`] | the less busy of two at random | seed, connections | 1 (log *n*) |
+//! | [`LeastConnections`] | the least busy | connections | log *n* |
+//! | [`LeastTime`] | by average time and connections | connections, reports | log *n* |
+//! | [`SourceHash`] | by key | keys | 1 (*n*) |
+//! | [`ConsistentHash`] | by key, on a ring: few keys move ever | keys | 1 (160 *n*) |
+//! | [`BoundedHash`] | the same, with a bound for each slot | keys, connections | 1 (160 *n*) |
+//! | [`Maglev`] | by key, in even shares: few keys move | keys | 1 (65537) |
+//! | [`Sticky`] | as the last time for the key, else as another policy | keys, time | 1 |
+//!
+//! All but [`RoundRobin`] and [`FirstIdle`] go by weight. The cost is in steps of a pick among *n*
+//! slots, in parentheses of the picks after a change: of anything for [`SmoothWeighted`] (which
+//! takes a cycle to settle), of weights for the others.
+//!
+//! [`SlowStart`] lets slots that return warm up, and [`Failover`] keeps away from slots that fail;
+//! both go around any policy. Limits of connections ([`Load::connections_max`]), reserves
+//! ([`Load::backup`]) and slots that are down ([`Load::can_take`]) are for every policy.
+//! [`PolicyKind`] names them all, for options.
+//!
+//! # Which one?
+//!
+//! - Connections cost about the same: [`RoundRobin`], or [`SmoothWeighted`] when slots differ.
+//! - They last, or cost differently: [`LeastConnections`], as long as the counts are fresh;
+//!   [`PowerOfTwo`] when they are late, or when several processes pick for the same slots.
+//! - Slots get slow now and then: [`LeastTime`].
+//! - A client shall come to the same slot: [`ConsistentHash`] or [`Maglev`], which remember
+//!   nothing; [`BoundedHash`] when some clients are much more eager than others; [`Sticky`] when a
+//!   client may not move even if slots come, at the price of a table.
 //!
 //! # Using a policy
 //!
@@ -35,6 +65,9 @@
 //! ```
 //!
 //! # Writing a policy
+//!
+//! A policy that is generic over what is wrapped, as [`SlowStart`] is, accepts a
+//! `Box<dyn Policy>` too.
 //!
 //! ```
 //! use scheduler::{Load, Policy, Request};

@@ -159,6 +159,17 @@ impl Table {
     }
 }
 
+impl Table {
+    /// For a key whose slot, that of the entry at this place, is not eligible.
+    #[cold]
+    fn pick_another(&self, key: u64, place: usize) -> Option<usize> {
+        let (before, here) = self.entries.split_at(place);
+        let slots = here.iter().chain(before).map(|&slot| usize::from(slot));
+        let found = slots.take(WALK_MAX).find(|&slot| self.eligible.contains(slot));
+        found.or_else(|| favourite(key, &self.eligible, |_| true))
+    }
+}
+
 impl Tier for Table {
     fn update(&mut self, slot: usize, load: Load) {
         if slot >= self.weights.len() {
@@ -179,10 +190,12 @@ impl Tier for Table {
             self.build();
         }
         let place = usize::try_from(scale(attempt(request.key, 0), self.count.into())).ok()?;
-        let (before, here) = self.entries.split_at(place);
-        let slots = here.iter().chain(before).map(|&slot| usize::from(slot));
-        let found = slots.take(WALK_MAX).find(|&slot| self.eligible.contains(slot));
-        found.or_else(|| favourite(request.key, &self.eligible, |_| true))
+        let slot = usize::from(self.entries[place]);
+        if self.eligible.contains(slot) {
+            Some(slot)
+        } else {
+            self.pick_another(request.key, place)
+        }
     }
 }
 

@@ -79,8 +79,8 @@ impl Tier for Choices {
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let mut slot = self.slots.draw(&mut self.generator)?;
-        if let Some(other) = self.slots.draw_other(slot, &mut self.generator) {
+        let (mut slot, other) = self.slots.draw_two(&mut self.generator)?;
+        if let Some(other) = other {
             let [(own, weight), (others, others_weight)] =
                 [slot, other].map(|slot| self.busy[slot]);
             // Both sides of `others / others_weight < own / weight`, times both weights.

@@ -1,4 +1,3 @@
-use crate::bits::Bits;
 use crate::tiers::{Tier, Tiers};
 use crate::{Load, Policy, Request};
 
@@ -12,8 +11,8 @@ use crate::{Load, Policy, Request};
 ///
 /// # Implementation notes
 ///
-/// The eligible slots are a set of bits in words of 64, with a word over it that says which of them
-/// are not empty: a pick looks at three words at most.
+/// The eligible slots are a sorted list, so that a pick takes the next one of it. A slot that comes
+/// or goes makes those above it move by one place.
 ///
 /// # Examples
 ///
@@ -62,25 +61,40 @@ impl Policy for RoundRobin {
 
 #[derive(Clone, Debug)]
 struct Rotation {
-    eligible: Bits,
-    /// Where the search for the next slot begins: after the last picked one.
-    next: usize,
+    /// The eligible slots in ascending order.
+    slots: Vec<u16>,
+    /// Which of them is next; when it is none, the first is.
+    index: usize,
+    /// The slot after the last picked one: where the rotation stands while slots come and go.
+    next: u16,
 }
 
 impl Rotation {
-    const NEW: Self = Self { eligible: Bits::new(), next: 0 };
+    const NEW: Self = Self { slots: Vec::new(), index: 0, next: 0 };
 }
 
 impl Tier for Rotation {
     fn update(&mut self, slot: usize, load: Load) {
-        self.eligible.set(slot, load.is_eligible());
+        let slot = u16::try_from(slot).expect("slots are below SLOTS_MAX");
+        match (self.slots.binary_search(&slot), load.is_eligible()) {
+            (Err(index), true) => self.slots.insert(index, slot),
+            (Ok(index), false) => _ = self.slots.remove(index),
+            _ => return,
+        }
+        self.index = self.slots.partition_point(|&slot| slot < self.next);
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let after = self.eligible.first_from(self.next);
-        let slot = after.or_else(|| self.eligible.first_from(0))?;
+        let slot = match self.slots.get(self.index) {
+            Some(&slot) => slot,
+            None => {
+                self.index = 0;
+                *self.slots.first()?
+            }
+        };
+        self.index += 1;
         self.next = slot + 1;
-        Some(slot)
+        Some(slot.into())
     }
 }
 

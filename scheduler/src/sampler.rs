@@ -68,8 +68,32 @@ impl Sampler {
         Some(self.slot_at(scale(generator.next(), self.sums[1])))
     }
 
+    /// Two different slots, of which the second is `None` when only one is eligible.
+    pub(crate) fn draw_two(&mut self, generator: &mut Generator) -> Option<(usize, Option<usize>)> {
+        if self.stale > 0 {
+            return self.draw_two_slowly(generator);
+        }
+        let places = generator.next();
+        #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
+        let [first, second] =
+            [(places >> 32) as u32, places as u32].map(|place| self.table.slot_coarse(place));
+        let is_eligible = |slot: &usize| self.eligible.contains(*slot);
+        let Some(first) = first.filter(is_eligible) else { return self.draw_two_slowly(generator) };
+        match second.filter(|second| *second != first && is_eligible(second)) {
+            Some(second) => Some((first, Some(second))),
+            None => Some((first, self.draw_other(first, generator))),
+        }
+    }
+
+    #[inline(never)]
+    fn draw_two_slowly(&mut self, generator: &mut Generator) -> Option<(usize, Option<usize>)> {
+        let first = self.draw(generator)?;
+        Some((first, self.draw_other(first, generator)))
+    }
+
     /// One of the others, if there is another one.
-    pub(crate) fn draw_other(&mut self, first: usize, generator: &mut Generator) -> Option<usize> {
+    #[inline(never)]
+    fn draw_other(&mut self, first: usize, generator: &mut Generator) -> Option<usize> {
         if self.stale == 0 {
             for _ in 0..TRIES {
                 let slot = self.table.slot(generator.next())?;

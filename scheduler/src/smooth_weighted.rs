@@ -80,17 +80,18 @@ struct Credits {
     weights: Vec<u32>,
     /// The sum of the weights: less than 2^44.
     total: u64,
-    /// Whether a weight has changed since the last pick.
-    changed: bool,
-    /// How much credit one connection is: the total, shifted to the left. 0 before the first pick.
-    unit: i64,
-    /// What each slot gets at every pick: its weight, shifted as much.
-    steps: Vec<i64>,
-    /// What each eligible slot is owed, and a number far below for the others. While a cycle is
+    /// How much credit one connection is: the total at the last pick. 0 before the first.
+    unit: f64,
+    /// What the credits are multiples of: a power of two, at most 1, and such that all numbers up
+    /// to 32 units have as many bits as a floating-point number has.
+    grain: f64,
+    /// What each slot gets at every pick: its weight.
+    steps: Vec<f64>,
+    /// What each eligible slot is owed, and minus infinity for the others. While a cycle is
     /// replayed, they are those of its start.
-    credits: Vec<i64>,
-    /// What each slot is owed that is not eligible.
-    resting: Vec<i64>,
+    credits: Vec<f64>,
+    /// What each slot is owed that is not eligible, in connections.
+    resting: Vec<f64>,
     cycle: Cycle,
 }
 
@@ -106,7 +107,7 @@ struct Cycle {
     /// How many picks there have been since a weight has changed, up to the number of slots.
     quiet: usize,
     /// The credits at its start.
-    start: Vec<i64>,
+    start: Vec<f64>,
 }
 
 impl Cycle {
@@ -118,14 +119,14 @@ impl Cycle {
         (self.next, self.length, self.quiet) = (usize::MAX, 0, 0);
     }
 
-    fn start(&mut self, credits: &[i64]) {
+    fn start(&mut self, credits: &[f64]) {
         self.slots.clear();
         self.start.clear();
         self.start.extend_from_slice(credits);
     }
 
     /// Notes a pick that led to these credits.
-    fn record(&mut self, slot: u16, credits: &[i64], weights: &[u32]) {
+    fn record(&mut self, slot: u16, credits: &[f64], weights: &[u32]) {
         if self.length > 0 {
             self.slots.push(slot);
             if self.slots.len() == self.length {
@@ -166,8 +167,8 @@ impl Credits {
     const NEW: Self = Self {
         weights: Vec::new(),
         total: 0,
-        changed: false,
-        unit: 0,
+        unit: 0.0,
+        grain: 1.0,
         steps: Vec::new(),
         credits: Vec::new(),
         resting: Vec::new(),
@@ -178,59 +179,74 @@ impl Credits {
     /// costs no more than the picks did that recorded it.
     fn leave_cycle(&mut self) {
         if let Some(replayed) = self.cycle.slots.get(..self.cycle.next) {
-            // Intermediate results may overflow, the last one doesn't.
-            for &slot in replayed {
-                let credit = &mut self.credits[usize::from(slot)];
-                *credit = credit.wrapping_sub(self.unit);
-            }
+            // What was got and paid is counted in whole numbers. They can be large, where their
+            // difference is not: no part of a credit may be rounded away.
+            let mut differences: Vec<i64> = self.weights.iter().map(|_| 0).collect();
+            let total = i64::try_from(self.total).expect("less than 2^44");
+            replayed.iter().for_each(|&slot| differences[usize::from(slot)] -= total);
             let picks = i64::try_from(replayed.len()).expect("at most CYCLE_MAX");
-            for (credit, step) in self.credits.iter_mut().zip(&self.steps) {
-                *credit = credit.wrapping_add(step.wrapping_mul(picks));
+            for (slot, difference) in differences.into_iter().enumerate() {
+                let difference = difference + i64::from(self.weights[slot]) * picks;
+                self.credits[slot] += difference as f64;
             }
         }
         self.cycle.reset();
     }
 
-    /// Counts in the new total, and by the new weights.
-    fn adopt_changes(&mut self) {
-        let shift = self.total.leading_zeros() - UNIT.leading_zeros();
-        let unit = i64::try_from(self.total << shift).expect("less than twice UNIT");
-        let ratio = if self.unit == 0 { 1.0 } else { unit as f64 / self.unit as f64 };
-        self.unit = unit;
-        let limit = unit * CREDIT_MAX;
-        #[allow(clippy::cast_possible_truncation, reason = "it saturates, and is clamped then")]
-        let convert = |credit: i64| (credit as f64 * ratio) as i64;
-        for (index, &weight) in self.weights.iter().enumerate() {
-            self.steps[index] = i64::from(weight) << shift;
-            let eligible = self.credits[index] != OUT;
-            let credit = if eligible { self.credits[index] } else { self.resting[index] };
-            let credit = if ratio == 1.0 { credit } else { convert(credit) };
-            let credit = credit.clamp(-limit, limit);
-            (self.credits[index], self.resting[index]) =
-                if weight > 0 { (credit, 0) } else { (OUT, credit) };
+    /// Counts in the new total.
+    fn adopt_total(&mut self) {
+        let unit = self.total as f64;
+        let bits = u64::BITS - self.total.leading_zeros(); // 45 at most
+        self.grain = power_of_half(f64::MANTISSA_DIGITS - bits - 5);
+        let round = self.rounder();
+        if self.unit != 0.0 {
+            let ratio = unit / self.unit;
+            self.credits.iter_mut().for_each(|credit| *credit = round(*credit * ratio));
         }
-        self.changed = false;
+        self.unit = unit;
     }
 
-    /// Picks as nginx does.
+    /// Rounds to a whole number of grains: what is added is so large that no smaller part of a
+    /// number is kept.
+    fn rounder(&self) -> impl Fn(f64) -> f64 + use<> {
+        let large = 1.5 / f64::EPSILON * self.grain;
+        move |credit| (credit + large) - large
+    }
+
+    /// Picks as nginx does. Apart from the replay, which has no more to do than it needs.
+    #[inline(never)]
     fn scan(&mut self) -> Option<usize> {
         if self.total == 0 {
             return None;
         }
-        if self.changed {
-            self.adopt_changes();
+        if self.unit != self.total as f64 {
+            self.adopt_total();
         }
-        let mut highest = OUT;
-        for (credit, step) in self.credits.iter_mut().zip(&self.steps) {
-            *credit += step;
-            highest = highest.max(*credit);
-        }
-        let enough = highest - (self.unit >> TIE_SHIFT);
+        let enough = self.pay() - self.unit * TIE;
         let slot = self.credits.iter().position(|&credit| credit >= enough)?;
         self.credits[slot] -= self.unit;
         let number = u16::try_from(slot).expect("slots are below SLOTS_MAX");
         self.cycle.record(number, &self.credits, &self.weights);
         Some(slot)
+    }
+
+    /// Gives all slots their credit, and returns the highest.
+    fn pay(&mut self) -> f64 {
+        // In lanes, since the compiler may not change the order of comparisons by itself.
+        let mut highest = [f64::NEG_INFINITY; LANES];
+        let (credits, credits_rest) = self.credits.as_chunks_mut::<LANES>();
+        let (steps, steps_rest) = self.steps.as_chunks::<LANES>();
+        for (credits, steps) in credits.iter_mut().zip(steps) {
+            for lane in 0..LANES {
+                credits[lane] += steps[lane];
+                highest[lane] = larger(credits[lane], highest[lane]);
+            }
+        }
+        for (credit, step) in credits_rest.iter_mut().zip(steps_rest) {
+            *credit += step;
+            highest[0] = larger(*credit, highest[0]);
+        }
+        highest.into_iter().fold(f64::NEG_INFINITY, larger)
     }
 }
 
@@ -239,18 +255,24 @@ impl Tier for Credits {
         let weight = if load.is_eligible() { load.weight } else { 0 };
         if slot >= self.weights.len() {
             self.leave_cycle();
-            self.changed = true;
             self.weights.resize(slot + 1, 0);
-            self.steps.resize(slot + 1, 0);
-            self.credits.resize(slot + 1, OUT);
-            self.resting.resize(slot + 1, 0);
+            self.steps.resize(slot + 1, 0.0);
+            self.credits.resize(slot + 1, f64::NEG_INFINITY);
+            self.resting.resize(slot + 1, 0.0);
         }
-        let known = &mut self.weights[slot];
-        if *known != weight {
-            self.total = self.total - u64::from(*known) + u64::from(weight);
-            *known = weight;
-            self.leave_cycle();
-            self.changed = true;
+        let known = self.weights[slot];
+        if known == weight {
+            return;
+        }
+        self.leave_cycle();
+        self.weights[slot] = weight;
+        self.total = self.total - u64::from(known) + u64::from(weight);
+        self.steps[slot] = f64::from(weight);
+        if known == 0 {
+            self.credits[slot] = self.rounder()(self.resting[slot] * self.unit);
+        } else if weight == 0 {
+            let credit = std::mem::replace(&mut self.credits[slot], f64::NEG_INFINITY);
+            self.resting[slot] = if self.unit == 0.0 { 0.0 } else { credit / self.unit };
         }
     }
 
@@ -264,19 +286,21 @@ impl Tier for Credits {
     }
 }
 
-/// The largest power of two in a unit: large, so that converted credits are exact enough, and so
-/// small that credits of some tens of connections don't overflow.
-const UNIT: u64 = 1 << 57;
+/// As one instruction has it: `f64::max` knows more about what is not a number.
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
 
-/// More than this many connections are not owed to a slot, nor by it, when something changes. By
-/// chance it is two.
-const CREDIT_MAX: i64 = 8;
+/// 2 to the power of `-exponent`, which is less than a thousand.
+fn power_of_half(exponent: u32) -> f64 {
+    f64::from_bits(u64::from(1023 - exponent) << (f64::MANTISSA_DIGITS - 1))
+}
 
-/// Credits that differ by less than a connection shifted so far are a tie that rounding has parted.
-const TIE_SHIFT: u32 = 32;
+/// How many credits are compared at once.
+const LANES: usize = 4;
 
-/// The credit of a slot that is not eligible: below any that is.
-const OUT: i64 = i64::MIN / 2;
+/// Credits nearer than this, in connections, are a tie that rounding has parted.
+const TIE: f64 = 1.0 / (1_u64 << 32) as f64;
 
 /// Longer cycles are not recorded. (This much is 128 KiB.)
 const CYCLE_MAX: usize = 1 << 16;

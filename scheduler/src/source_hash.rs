@@ -84,6 +84,16 @@ impl Shares {
         Self { eligible: Bits::new(), weights: Vec::new(), table: Alias::new(), built: false };
 }
 
+impl Shares {
+    /// For a key whose first slot is not eligible.
+    #[cold]
+    fn pick_another(&self, key: u64) -> Option<usize> {
+        let attempts = (1..ATTEMPTS).filter_map(|number| self.table.slot(attempt(key, number)));
+        let found = { attempts }.find(|&slot| self.eligible.contains(slot));
+        found.or_else(|| favourite(key, &self.eligible, |_| true))
+    }
+}
+
 impl Tier for Shares {
     fn update(&mut self, slot: usize, load: Load) {
         if slot >= self.weights.len() {
@@ -105,13 +115,8 @@ impl Tier for Shares {
             self.table.build(&self.weights);
             self.built = true;
         }
-        for number in 0..ATTEMPTS {
-            let slot = self.table.slot(attempt(request.key, number))?;
-            if self.eligible.contains(slot) {
-                return Some(slot);
-            }
-        }
-        favourite(request.key, &self.eligible, |_| true)
+        let slot = self.table.slot(attempt(request.key, 0))?;
+        if self.eligible.contains(slot) { Some(slot) } else { self.pick_another(request.key) }
     }
 }
 

@@ -40,13 +40,22 @@ impl<T: Tier> Tiers<T> {
         };
         tier.update(slot, load);
         if self.has_backups {
-            other.update(slot, Load { weight: 0, ..Load::default() });
+            remove(other, slot);
         }
     }
 
     pub(crate) fn pick(&mut self, request: &Request) -> Option<usize> {
-        let primary = self.primaries.pick(request);
-        if primary.is_some() || !self.has_backups { primary } else { self.backups.pick(request) }
+        match self.primaries.pick(request) {
+            Some(slot) => Some(slot),
+            None => self.pick_backup(request),
+        }
+    }
+
+    /// Apart, so that a pick of a primary has no more to do than it needs.
+    #[cold]
+    #[inline(never)]
+    fn pick_backup(&mut self, request: &Request) -> Option<usize> {
+        if self.has_backups { self.backups.pick(request) } else { None }
     }
 
     pub(crate) fn report(&mut self, slot: usize, outcome: &Outcome) {
@@ -55,4 +64,9 @@ impl<T: Tier> Tiers<T> {
             self.backups.report(slot, outcome);
         }
     }
+}
+
+#[cold]
+fn remove(tier: &mut impl Tier, slot: usize) {
+    tier.update(slot, Load { weight: 0, ..Load::default() });
 }

@@ -11,8 +11,23 @@ pub(crate) struct Turns {
     clock: u64,
 }
 
-/// The time of a slot's next turn.
-pub(crate) type Turn = u64;
+/// A slot, and the time of its next turn above it: between equal times, the lower slot is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn(pub(crate) u64);
+
+impl Turn {
+    fn new(time: u64, slot: usize) -> Self {
+        Self(time << SLOT_BITS | slot as u64)
+    }
+
+    const fn time(self) -> u64 {
+        self.0 >> SLOT_BITS
+    }
+
+    pub(crate) const fn slot(self) -> usize {
+        (self.0 & ((1 << SLOT_BITS) - 1)) as usize
+    }
+}
 
 impl Turns {
     pub(crate) const fn new() -> Self {
@@ -20,39 +35,46 @@ impl Turns {
     }
 
     /// The first turn of a slot that is new.
-    pub(crate) fn first(&self, weight: u32) -> Turn {
-        self.clock + duration(weight) / 2
+    pub(crate) fn first(&self, slot: usize, duration: u32) -> Turn {
+        Turn::new(self.clock + u64::from(duration) / 2, slot)
     }
 
     /// The turn of a slot that was away.
     pub(crate) fn returned(&self, turn: Turn) -> Turn {
-        turn.max(self.clock)
+        Turn::new(turn.time().max(self.clock), turn.slot())
     }
 
-    /// Takes the turn, and gives the next one.
-    pub(crate) fn take(&mut self, turn: Turn, weight: u32) -> Turn {
-        self.clock = self.clock.max(turn);
-        self.clock + duration(weight)
+    /// Takes the turn, and gives the slot its next one.
+    pub(crate) fn take(&mut self, turn: Turn, duration: u32) -> Turn {
+        self.clock = self.clock.max(turn.time());
+        Turn::new(self.clock + u64::from(duration), turn.slot())
     }
 
-    /// Whether time runs out, after some 2^30 turns: then all turns are to be
-    /// [set back](Self::set_back), and the clock with them.
+    /// Whether time runs out, which is after four million turns at the earliest: then all turns are
+    /// to be [set back](Self::set_back), and the clock with them.
     pub(crate) fn is_late(&self) -> bool {
         self.clock >= LATE
     }
 
     pub(crate) fn set_clock_back(&mut self) {
-        self.clock = Self::set_back(self.clock);
+        self.clock -= LATE / 2;
     }
 
     pub(crate) fn set_back(turn: Turn) -> Turn {
-        turn.saturating_sub(LATE / 2)
+        Turn::new(turn.time().saturating_sub(LATE / 2), turn.slot())
     }
 }
 
-/// How long a turn takes.
-fn duration(weight: u32) -> u64 {
-    (1 << 32) / u64::from(weight.max(1))
+/// How long a turn of a slot takes, of which the weight is not 0.
+pub(crate) const fn duration(weight: u32) -> u32 {
+    let duration = (1 << 28) / weight;
+    if duration == 0 { 1 } else { duration }
 }
 
-const LATE: u64 = 1 << 62;
+/// As many as number the slots below `SLOTS_MAX`.
+const SLOT_BITS: u32 = 12;
+
+/// Times have 52 bits.
+const LATE: u64 = 1 << 50;
+
+const _: () = assert!(crate::SLOTS_MAX == 1 << SLOT_BITS);

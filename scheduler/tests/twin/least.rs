@@ -47,7 +47,7 @@ impl Policy for NaiveLeast {
     fn update(&mut self, slot: usize, load: Load) {
         let before = self.loads.insert(slot, load).is_some_and(|load| load.is_eligible());
         if load.is_eligible() && !before {
-            let first = self.clock + (1 << 32) / u64::from(load.weight) / 2;
+            let first = self.clock + duration(load.weight) / 2;
             let turn = self.turns.get(&slot).map_or(first, |turn| *turn.max(&self.clock));
             self.turns.insert(slot, turn);
             self.times.entry(slot).or_insert((0.0, self.all.1));
@@ -65,7 +65,7 @@ impl Policy for NaiveLeast {
         }
         let weight = self.loads.0[&winner].weight;
         self.clock = self.clock.max(self.turns[&winner]);
-        self.turns.insert(winner, self.clock + (1 << 32) / u64::from(weight));
+        self.turns.insert(winner, self.clock + duration(weight));
         self.loads.place(winner);
         Some(winner)
     }
@@ -95,6 +95,11 @@ impl Policy for NaiveLeast {
             unknown.for_each(|(_, at_start)| *at_start = self.all.1);
         }
     }
+}
+
+/// How long a turn takes.
+fn duration(weight: u32) -> u64 {
+    ((1 << 28) / u64::from(weight)).max(1)
 }
 
 /// By squaring, as the real one: another order of the factors would be rounded otherwise.

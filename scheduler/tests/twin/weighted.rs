@@ -1,5 +1,7 @@
 //! Round-robin by weight: the scan of all slots, and the walk through all levels.
 
+use std::collections::BTreeMap;
+
 use scheduler::{Load, Policy, Request};
 
 use super::Loads;
@@ -8,47 +10,54 @@ use super::Loads;
 #[derive(Debug, Default)]
 pub(crate) struct NaiveSmoothWeighted {
     loads: Loads,
-    /// In parts of `unit`, which is one connection.
-    credits: Vec<i64>,
-    unit: i64,
-    last: Vec<(usize, u32)>,
+    /// In parts of `unit`, which is one connection; of slots that are away, in connections.
+    credits: BTreeMap<usize, f64>,
+    unit: f64,
+}
+
+impl NaiveSmoothWeighted {
+    /// Keeps so many bits that any sum of credits up to 32 units is exact.
+    fn round(&self, credit: f64) -> f64 {
+        if self.unit == 0.0 {
+            return 0.0;
+        }
+        let mut grain = 1.0;
+        while self.unit * 32.0 < grain * 2.0_f64.powi(52) {
+            grain /= 2.0;
+        }
+        (credit / grain).round_ties_even() * grain
+    }
 }
 
 impl Policy for NaiveSmoothWeighted {
     fn update(&mut self, slot: usize, load: Load) {
-        self.loads.insert(slot, load);
-        self.credits.resize(self.credits.len().max(slot + 1), 0);
+        let before = self.loads.insert(slot, load).is_some_and(|load| load.is_eligible());
+        let credit = *self.credits.entry(slot).or_insert(0.0);
+        let credit = match (before, load.is_eligible()) {
+            (true, false) if self.unit > 0.0 => credit / self.unit,
+            (false, true) => self.round(credit * self.unit),
+            _ => credit,
+        };
+        self.credits.insert(slot, credit);
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let weights: Vec<(usize, u32)> =
-            self.loads.eligible().iter().map(|slot| (*slot, self.loads.0[slot].weight)).collect();
-        let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
-        weights.first()?;
-        let mut scale = 1;
-        while total * scale < 1 << 57 {
-            scale *= 2;
-        }
-        let unit = i64::try_from(total * scale).unwrap();
-        for credit in &mut self.credits {
-            if self.unit != 0 && self.unit != unit {
-                #[allow(clippy::cast_possible_truncation, reason = "it is far below 2^63")]
-                let converted = (*credit as f64 * (unit as f64 / self.unit as f64)) as i64;
-                *credit = converted;
-            }
-            if weights != self.last {
-                *credit = (*credit).clamp(-8 * unit, 8 * unit);
-            }
-        }
+        let slots = self.loads.eligible();
+        let weight = |slot: &usize| f64::from(self.loads.0[slot].weight);
+        let unit: f64 = slots.iter().map(weight).sum();
+        slots.first()?;
+        let ratio = if self.unit > 0.0 { unit / self.unit } else { 1.0 };
         self.unit = unit;
-        for (slot, weight) in &weights {
-            self.credits[*slot] += i64::try_from(u64::from(*weight) * scale).unwrap();
+        for slot in &slots {
+            let credit = self.credits[slot];
+            let credit = if ratio == 1.0 { credit } else { self.round(credit * ratio) };
+            self.credits.insert(*slot, credit + weight(slot));
         }
-        let highest = weights.iter().map(|(slot, _)| self.credits[*slot]).max()?;
-        let is_tied = |slot: &usize| self.credits[*slot] >= highest - unit / (1 << 32);
-        let winner = weights.iter().map(|(slot, _)| *slot).find(is_tied)?;
-        self.credits[winner] -= unit;
-        self.last = weights;
+        let credit = |slot: &usize| self.credits[slot];
+        let highest = slots.iter().map(credit).fold(f64::NEG_INFINITY, f64::max);
+        let tie = unit / 2.0_f64.powi(32);
+        let winner = *slots.iter().find(|slot| credit(slot) >= highest - tie)?;
+        *self.credits.get_mut(&winner)? -= unit;
         Some(winner)
     }
 
