@@ -80,6 +80,8 @@ struct Credits {
     weights: Vec<u32>,
     /// The sum of the weights: less than 2^44.
     total: u64,
+    /// Whether the total may be another one than at the last pick.
+    changed: bool,
     /// How much credit one connection is: the total at the last pick. 0 before the first.
     unit: f64,
     /// What the credits are multiples of: a power of two, at most 1, and such that all numbers up
@@ -167,6 +169,7 @@ impl Credits {
     const NEW: Self = Self {
         weights: Vec::new(),
         total: 0,
+        changed: false,
         unit: 0.0,
         grain: 1.0,
         steps: Vec::new(),
@@ -195,7 +198,11 @@ impl Credits {
 
     /// Counts in the new total.
     fn adopt_total(&mut self) {
+        self.changed = false;
         let unit = self.total as f64;
+        if unit == self.unit {
+            return;
+        }
         let bits = u64::BITS - self.total.leading_zeros(); // 45 at most
         self.grain = power_of_half(f64::MANTISSA_DIGITS - bits - 5);
         let round = self.rounder();
@@ -219,7 +226,7 @@ impl Credits {
         if self.total == 0 {
             return None;
         }
-        if self.unit != self.total as f64 {
+        if self.changed {
             self.adopt_total();
         }
         let enough = self.pay() - self.unit * TIE;
@@ -266,6 +273,7 @@ impl Tier for Credits {
         }
         self.leave_cycle();
         self.weights[slot] = weight;
+        self.changed = true;
         self.total = self.total - u64::from(known) + u64::from(weight);
         self.steps[slot] = f64::from(weight);
         if known == 0 {
