@@ -4,10 +4,15 @@
 //! A slot's mailbox is then only the place where its reader is noted. Nothing is ever put in.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::dispatch::{Balancer, Phase};
-use super::{MailboxId, Output, ToWorker};
+use super::{MailboxId, Output, Time, ToWorker};
 use crate::listen::Dispatch;
+
+/// How long a slot's socket stays after the kernel was told to choose it no more. A handshake that
+/// another processor completes just as it goes finds no listener, and its client is reset.
+const MOVE_DELAY: Duration = Duration::from_millis(10);
 
 impl<C> Balancer<C> {
     /// Whether the kernel dispatches.
@@ -38,7 +43,6 @@ impl<C> Balancer<C> {
             Dispatch::Steered => {
                 let shares = self.readers().map(|(slot, _, weight)| (slot, weight)).collect();
                 out.push_back(Output::Steer { listener: self.id, shares });
-                self.move_what_is_left(out);
             }
         }
     }
@@ -59,22 +63,36 @@ impl<C> Balancer<C> {
 
     /// The worker in `slot` takes no more: what the kernel had queued for it goes to the others, if
     /// there are any; else it waits for the successor.
-    pub(super) fn vacated(&mut self, slot: usize, out: &mut VecDeque<Output<C>>) {
+    pub(super) fn vacated(&mut self, now: Time, slot: usize, out: &mut VecDeque<Output<C>>) {
         if self.mode == Dispatch::Steered && matches!(self.phase, Phase::Open | Phase::Last) {
-            self.mailboxes[slot].is_left = true;
-            self.move_what_is_left(out);
+            // A slot that others have left does not wait until they end, too.
+            let delay = if self.phase == Phase::Open { MOVE_DELAY } else { Duration::ZERO };
+            self.mailboxes[slot].move_at = Some(now.saturating_add(delay));
+            self.move_what_is_left(now, out);
         }
     }
 
-    fn move_what_is_left(&mut self, out: &mut VecDeque<Output<C>>) {
+    /// When something that was left is to be moved next.
+    pub(super) fn next_move(&self) -> Option<Time> {
+        self.readers().next()?;
+        self.mailboxes.iter().filter_map(|mailbox| mailbox.move_at).min()
+    }
+
+    pub(super) fn move_what_is_left(&mut self, now: Time, out: &mut VecDeque<Output<C>>) {
         if self.readers().next().is_none() {
             return;
         }
         for (slot, mailbox) in self.mailboxes.iter_mut().enumerate() {
-            if std::mem::take(&mut mailbox.is_left) && mailbox.reader.is_none() {
+            if mailbox.move_at.is_some_and(|at| at <= now) {
+                mailbox.move_at = None;
                 out.push_back(Output::Reopen { mailbox: MailboxId { listener: self.id, slot } });
             }
         }
+    }
+
+    /// Moves at once what would be moved soon: the others may end before.
+    pub(super) fn hurry_moves(&mut self, out: &mut VecDeque<Output<C>>) {
+        self.move_what_is_left(Time::MAX, out);
     }
 }
 
@@ -134,31 +152,62 @@ mod tests {
         assert_eq!(told(&mut out), [""; 0], "nobody is there");
     }
 
+    /// Lets the time come for which it waits, if it does.
+    fn wait(balancer: &mut Balancer<u32>, out: &mut VecDeque<Output<u32>>) {
+        if let Some(at) = balancer.next_timeout() {
+            assert_eq!(at, MOVE_DELAY);
+            balancer.handle_timeout(at, out);
+            assert_eq!(balancer.next_timeout(), None);
+        }
+    }
+
     #[test]
-    fn who_takes_is_told_and_what_is_left_is_moved_once() {
+    fn who_takes_is_told_and_what_is_left_is_moved_once_and_a_little_later() {
         let (mut balancer, mut out) = (balancer(Dispatch::Steered, &[2, 1]), VecDeque::new());
         balancer.attach(NOW, worker(0), &mut out);
         balancer.attach(NOW, worker(1), &mut out);
         assert_eq!(told(&mut out), ["steer [(0, 2)]", "steer [(0, 2), (1, 1)]"]);
         balancer.detach(NOW, worker(0), &mut out);
-        balancer.vacated(0, &mut out);
-        assert_eq!(told(&mut out), ["steer [(1, 1)]", "move 0"]);
+        balancer.vacated(NOW, 0, &mut out);
+        assert_eq!(told(&mut out), ["steer [(1, 1)]"]);
+        wait(&mut balancer, &mut out);
+        assert_eq!(told(&mut out), ["move 0"]);
         balancer.detach(NOW, worker(1), &mut out);
-        balancer.vacated(1, &mut out);
-        assert_eq!(told(&mut out), ["steer []"], "it waits");
+        balancer.vacated(NOW, 1, &mut out);
+        assert_eq!(balancer.next_timeout(), None, "nobody is there");
+        assert_eq!(told(&mut out), ["steer []"]);
         balancer.attach(NOW, worker(0), &mut out);
+        wait(&mut balancer, &mut out);
         assert_eq!(told(&mut out), ["steer [(0, 2)]", "move 1"]);
         balancer.attach(NOW, worker(1), &mut out);
         assert_eq!(told(&mut out), ["steer [(0, 2), (1, 1)]"]);
     }
 
     #[test]
+    fn what_is_left_is_moved_at_once_when_it_stops() {
+        let (mut balancer, mut out) = (balancer(Dispatch::Steered, &[1; 3]), VecDeque::new());
+        (0..3).for_each(|slot| balancer.attach(NOW, worker(slot), &mut out));
+        balancer.detach(NOW, worker(0), &mut out);
+        balancer.vacated(NOW, 0, &mut out);
+        told(&mut out);
+        balancer.accept_last(&mut out);
+        assert_eq!(told(&mut out), ["move 0"]);
+        balancer.detach(NOW, worker(1), &mut out);
+        balancer.vacated(NOW, 1, &mut out);
+        assert_eq!(told(&mut out), ["steer [(2, 1)]", "move 1"]);
+        assert_eq!(balancer.next_timeout(), None);
+    }
+
+    #[test]
     fn what_waits_for_its_own_successor_is_not_moved() {
         let (mut balancer, mut out) = (balancer(Dispatch::Steered, &[1, 1]), VecDeque::new());
+        balancer.attach(NOW, worker(1), &mut out);
         balancer.attach(NOW, worker(0), &mut out);
+        told(&mut out);
         balancer.detach(NOW, worker(0), &mut out);
-        balancer.vacated(0, &mut out);
+        balancer.vacated(NOW, 0, &mut out);
         balancer.attach(NOW, WorkerId { slot: 0, generation: 2 }, &mut out);
-        assert_eq!(told(&mut out), ["steer [(0, 1)]", "steer []", "steer [(0, 1)]"]);
+        wait(&mut balancer, &mut out);
+        assert_eq!(told(&mut out), ["steer [(1, 1)]", "steer [(0, 1), (1, 1)]"]);
     }
 }

@@ -146,6 +146,7 @@ impl<C> Balancer<C> {
     pub(crate) fn attach(&mut self, now: Time, worker: WorkerId, out: &mut VecDeque<Output<C>>) {
         let mailbox = &mut self.mailboxes[worker.slot];
         mailbox.reader = Some(worker);
+        mailbox.move_at = None;
         mailbox.clear_stall();
         self.readers_changed(None, out);
         self.settle(now, worker.slot, out);
@@ -363,6 +364,7 @@ impl<C> Balancer<C> {
     /// An open listener accepts what its backlog holds, then closes.
     pub(crate) fn accept_last(&mut self, out: &mut VecDeque<Output<C>>) {
         self.phase = Phase::Last;
+        self.hurry_moves(out);
         if self.is_direct() {
             return;
         }
@@ -401,6 +403,7 @@ impl<C> Balancer<C> {
             self.shed_report_at = None;
             self.report_shed(now, out);
         }
+        self.move_what_is_left(now, out);
         for slot in 0..self.mailboxes.len() {
             let mailbox = &mut self.mailboxes[slot];
             if mailbox.check_at.is_some_and(|at| at <= now) {
@@ -412,7 +415,8 @@ impl<C> Balancer<C> {
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let checks = self.mailboxes.iter().filter_map(|mailbox| mailbox.check_at);
-        checks.chain(self.retry_at).chain(self.shed_report_at).min()
+        let moves = self.next_move();
+        checks.chain(self.retry_at).chain(self.shed_report_at).chain(moves).min()
     }
 
     /// Draws the conclusions from a change of `slot`'s mailbox.

@@ -88,7 +88,7 @@ impl<C> Machine<C> {
         self.output.push_back(Output::Event(Event::Exited { worker, exit, uptime, asked }));
         self.detach(now, worker);
         for dispatch in self.listeners.values_mut() {
-            dispatch.vacated(worker.slot, &mut self.output);
+            dispatch.vacated(now, worker.slot, &mut self.output);
         }
         self.vacate(now, worker.slot, End::Exited { exit, was_online, at_fault, uptime });
     }

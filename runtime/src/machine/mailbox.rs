@@ -25,8 +25,9 @@ pub(super) struct Mailbox {
     /// What its workers had counted at the last look, and how many connections they have open.
     pub(super) counters: Counters,
     pub(super) open: u32,
-    /// Whether connections may wait at the slot's own socket with nobody to move them to.
-    pub(super) is_left: bool,
+    /// From when on what may wait at the slot's own socket is to be moved, if there is anybody to
+    /// move it to.
+    pub(super) move_at: Option<Time>,
 }
 
 /// A message without a connection, put into the mailbox of a stalled worker to see when it takes.
@@ -52,7 +53,7 @@ impl Mailbox {
             taking_back: None,
             counters: Counters::default(),
             open: 0,
-            is_left: false,
+            move_at: None,
         }
     }
 

@@ -439,7 +439,7 @@ impl<C> Machine<C> {
             FromWorker::Close { listener } => {
                 self.with(ListenerId(listener), |dispatch, out| {
                     dispatch.detach(now, worker, out);
-                    dispatch.vacated(worker.slot, out);
+                    dispatch.vacated(now, worker.slot, out);
                 });
                 self.advance(now);
             }

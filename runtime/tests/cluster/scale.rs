@@ -130,6 +130,8 @@ fn step_under_load(dispatch: Dispatch) {
     let mut running = Running::start(builder.drain_timeout(Duration::from_secs(60)));
     let address = running.listening(8);
     scale_and_settle(&mut running, 1);
+    // The sockets of slots that are gone stay a moment longer when they are steered.
+    running.passes(Duration::from_millis(100));
     let before = descriptors().len();
     let (enough, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failures = thread::scope(|scope| {
@@ -162,7 +164,7 @@ fn step_under_load(dispatch: Dispatch) {
     });
     assert!(failures.is_empty(), "{} failures: {failures:?}", failures.len());
     assert!(served.into_inner() > steps, "there was load");
-    wait_until("there are as many descriptors as before", || descriptors().len() == before);
+    wait_until("there are no more descriptors than before", || descriptors().len() <= before);
     let log = running.stop();
     assert_eq!(abandoned(&log), 0);
     // Not all of them well: some are asked to stop before they can listen.
