@@ -89,6 +89,10 @@ impl Listener {
 
     /// Takes no more connections than these at a time: while so many are open, others get what
     /// comes, or it waits.
+    ///
+    /// Others get it at once where they [share](crate::Dispatch::Shared) the socket, and after
+    /// `stall_timeout` where connections are [handed over](crate::Dispatch::Handoff). What the
+    /// kernel [steers](crate::Dispatch::Steered) to this worker waits until it has room.
     pub fn set_connections_max(&self, connections: u32) {
         self.intake.tally().set_max(connections);
     }

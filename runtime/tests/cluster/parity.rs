@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::wait::{WaitStatus, wait, waitpid};
 use nix::unistd::Pid;
-use runtime::{Event, Exit, WorkerId};
+use runtime::{Address, Event, Exit, RestartPolicy, WorkerId};
 
 use crate::harness::{Outcome, descriptors, roles, tests};
 use crate::support::cluster::{exit_of, told};
@@ -29,6 +29,7 @@ tests! {
     workers_that_are_disconnected_from_both_sides_at_once_end_well,
     a_worker_that_exits_right_after_it_has_disconnected_was_asked_to,
     workers_are_restarted_under_load_without_a_failed_request,
+    killed_workers_lose_only_what_they_had_taken,
 }
 
 roles! {
@@ -217,37 +218,82 @@ fn a_worker_that_exits_right_after_it_has_disconnected_was_asked_to() {
     assert_eq!(again, None, "it is not replaced");
 }
 
+/// What clients saw who asked, one question after the other, for as long as something was done.
+struct Load {
+    served: usize,
+    failures: Vec<io::Error>,
+}
+
+/// Asks, with some clients at once, while `work` is done.
+fn under_load(address: &Address, work: impl FnOnce()) -> Load {
+    let (enough, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failures = thread::scope(|scope| {
+        let client = || {
+            let mut failures = Vec::new();
+            while !enough.load(Ordering::Relaxed) {
+                match try_ask(address) {
+                    Ok(_) => drop(served.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) => failures.push(error),
+                }
+            }
+            failures
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        work();
+        enough.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    Load { served: served.into_inner(), failures }
+}
+
 /// PARITY 5, extra: no request fails while every worker is replaced.
 fn workers_are_restarted_under_load_without_a_failed_request() {
     const WORKERS: usize = 3;
-    for dispatch in DISPATCHES {
-        let builder = role("serve", &["127.0.0.1:0"]).dispatch(dispatch).workers(WORKERS);
+    let loops = ["serve", "serve_in_event_loop"];
+    for (dispatch, workers) in DISPATCHES.iter().flat_map(|d| loops.map(|w| (*d, w))) {
+        let builder = role(workers, &["127.0.0.1:0"]).dispatch(dispatch).workers(WORKERS);
         let mut running = Running::start(builder.drain_timeout(HOUR));
         let address = running.listening(WORKERS);
-        let (enough, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let failures: Vec<_> = thread::scope(|scope| {
-            let client = || {
-                let mut failures = Vec::new();
-                while !enough.load(Ordering::Relaxed) {
-                    match try_ask(&address) {
-                        Ok(_) => drop(served.fetch_add(1, Ordering::Relaxed)),
-                        Err(error) => failures.push(error),
-                    }
-                }
-                failures
-            };
-            let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        let load = under_load(&address, || {
             for (generation, slot) in (1..=3).flat_map(|g| (0..WORKERS).map(move |s| (g, s))) {
                 running.cluster.restart(id(slot, generation), None);
                 running.listens(slot, generation + 1);
             }
-            enough.store(true, Ordering::Relaxed);
-            clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
         });
-        assert!(failures.is_empty(), "{dispatch}: {failures:?}");
-        assert!(served.into_inner() > 0, "{dispatch}: there was load");
+        assert!(load.failures.is_empty(), "{dispatch} {workers}: {:?}", load.failures);
+        assert!(load.served > 0, "{dispatch} {workers}: there was load");
         let log = running.stop();
         let badly = |event: &&Event| matches!(event, Event::Exited { asked: false, .. });
-        assert_eq!(log.iter().find(badly), None, "{dispatch}");
+        assert_eq!(log.iter().find(badly), None, "{dispatch} {workers}");
+    }
+}
+
+/// PARITY 5, extra: what a killed worker had not taken is served by others.
+fn killed_workers_lose_only_what_they_had_taken() {
+    const WORKERS: usize = 3;
+    const KILLS: usize = 20;
+    let restart = RestartPolicy {
+        delay_min: Duration::from_millis(5),
+        delay_max: Duration::from_millis(20),
+        ..RestartPolicy::default()
+    };
+    for dispatch in DISPATCHES {
+        let builder = role("serve", &["127.0.0.1:0"]).dispatch(dispatch).workers(WORKERS);
+        let mut running = Running::start(builder.restart(restart));
+        let address = running.listening(WORKERS);
+        let load = under_load(&address, || {
+            for number in 0..KILLS {
+                running.passes(Duration::from_millis(20));
+                running.kill_some(number * 7 + number * number);
+            }
+        });
+        // Each had one at most.
+        let failures = &load.failures;
+        assert!(failures.len() <= KILLS, "{dispatch}: {} {failures:?}", failures.len());
+        let hung = failures.iter().find(|error| error.kind() == io::ErrorKind::WouldBlock);
+        assert!(hung.is_none(), "{dispatch}: a client has waited to its deadline");
+        assert!(load.served > KILLS, "{dispatch}: only {} were served", load.served);
+        running.listening(WORKERS);
+        running.stop();
     }
 }

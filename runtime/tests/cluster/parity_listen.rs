@@ -21,6 +21,7 @@ tests! {
     clients_that_are_gone_before_they_are_taken_harm_nobody,
     limits_of_0_1_and_9_connections_serve_ten_clients_once_each,
     a_worker_that_was_at_its_limit_has_its_share_again,
+    clients_of_workers_with_limits_are_all_served,
     workers_that_are_all_at_their_limits_sleep,
     a_listener_that_is_closed_as_connections_come_loses_and_leaks_none,
     a_listener_keeps_no_worker_alive,
@@ -130,6 +131,19 @@ fn a_worker_that_was_at_its_limit_has_its_share_again() {
     }
 }
 
+/// PARITY row 9, when connections end: whoever has been chosen, all are served.
+fn clients_of_workers_with_limits_are_all_served() {
+    for dispatch in DISPATCHES {
+        let mut running = start_limited(dispatch, &["1", "2"]);
+        let address = running.listening(2);
+        thread::scope(|scope| {
+            let client = || (0..20).for_each(|_| drop(ask(&address)));
+            (0..8).for_each(|_| drop(scope.spawn(client)));
+        });
+        running.stop();
+    }
+}
+
 /// PARITY 5, extra: in Node a connection goes from one full worker to the other and back.
 fn workers_that_are_all_at_their_limits_sleep() {
     for dispatch in DISPATCHES {
@@ -171,7 +185,11 @@ fn a_listener_that_is_closed_as_connections_come_loses_and_leaks_none() {
         let count = |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         let before = pids.map(count);
         thread::scope(|scope| {
-            let client = || (0..100).for_each(|_| drop(ask(&address)));
+            let client = || {
+                for _ in 0..100 {
+                    try_ask(&address).unwrap_or_else(|error| panic!("{dispatch}: {error}"));
+                }
+            };
             (0..4).for_each(|_| drop(scope.spawn(client)));
         });
         wait_until("they have as many descriptors as before", || pids.map(count) == before);
