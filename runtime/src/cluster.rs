@@ -1,6 +1,7 @@
 //! The handle of a running cluster.
 
 mod messages;
+mod status;
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 pub use self::messages::Broadcast;
+pub use self::status::ListenerInfo;
 
 use crate::builder::Builder;
 use crate::error::Error;

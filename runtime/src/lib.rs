@@ -45,7 +45,7 @@ mod worker;
 
 pub use address::{Address, Inherited, ParseAddressError, Peer};
 pub use builder::Builder;
-pub use cluster::{Broadcast, Cluster, Handle};
+pub use cluster::{Broadcast, Cluster, Handle, ListenerInfo};
 pub use driver::Driver;
 pub use error::Error;
 pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};

@@ -34,6 +34,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How often, at most, shed clients are reported.
 const SHED_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What the kernel does for workers that share a socket.
+pub(crate) const ROTATION: &str = "rotation";
+
 /// What becomes of the listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -170,7 +173,7 @@ impl<C> Balancer<C> {
         match self.mode {
             // Of datagrams, nobody says which worker gets one.
             Dispatch::Shared if matches!(self.address, Address::Udp(_)) => "none",
-            Dispatch::Shared => "rotation",
+            Dispatch::Shared => ROTATION,
             Dispatch::Auto | Dispatch::Handoff | Dispatch::Steered => self.policy.name(),
         }
     }

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use scheduler::Policy;
 
+pub(crate) use self::dispatch::ROTATION;
 pub use self::dispatch::Refusal;
 pub use self::loads::Counters;
 pub(crate) use self::message::PROTOCOL_VERSION;
@@ -392,6 +393,11 @@ impl<C> Machine<C> {
             | Stage::Finished => None,
         };
         slots.chain(listeners).chain(stage).min()
+    }
+
+    /// What the policy of this listener calls itself.
+    pub fn policy_name(&self, listener: ListenerId) -> &'static str {
+        self.listeners.get(&listener).map_or("", Balancer::policy_name)
     }
 
     /// Of how many slots the counters are wanted, since picks of this listener depend on them.

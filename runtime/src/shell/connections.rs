@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use handle_passing::SendError;
 use mio::unix::SourceFd;
@@ -12,8 +13,9 @@ use mio::{Interest, Token};
 use super::listener::{Accept, Listener};
 use super::{Master, Subject};
 use crate::address::Address;
+use crate::cluster::ListenerInfo;
 use crate::listen::{Dispatch, ListenOptions};
-use crate::machine::{Input, ListenerId, MailboxId, Refusal, SLOTS_MAX};
+use crate::machine::{Input, ListenerId, MailboxId, ROTATION, Refusal, SLOTS_MAX};
 use crate::mailbox::{Accepted, Mailbox, Taken, Taker};
 use crate::sys::Board;
 
@@ -65,6 +67,18 @@ impl Master {
     ) -> Input<Accepted> {
         match self.try_open(listener, address, dispatch, options) {
             Ok(Opened { address, dispatch, reason }) => {
+                if let Some(board) = self.boards.get(&listener) {
+                    self.control.add_listener(ListenerInfo {
+                        address: address.clone(),
+                        dispatch,
+                        policy: match dispatch {
+                            Dispatch::Shared => ROTATION,
+                            _ => self.machine.policy_name(listener),
+                        },
+                        reason: reason.clone(),
+                        board: Arc::clone(board),
+                    });
+                }
                 Input::ListenerOpened { listener, address, dispatch, reason }
             }
             Err(error) => {
@@ -96,7 +110,7 @@ impl Master {
             let is_handoff = options.dispatch == Some(Dispatch::Handoff);
             reason = reason.or_else(|| is_handoff.then(|| "datagrams are shared".to_owned()));
         }
-        self.boards.insert(id, Board::new(SLOTS_MAX)?);
+        self.boards.insert(id, Arc::new(Board::new(SLOTS_MAX)?));
         let listening = Listening { listener, token: None, ready: false, last: None };
         self.listeners.insert(id, listening);
         Ok(Opened { address, dispatch, reason })

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use scheduler::PolicyKind;
 
@@ -88,7 +89,7 @@ impl Master {
         let by_weight = self.config.policy != Some(PolicyKind::RoundRobin);
         let backlog = self.config.backlog;
         let (steered, address) = Steered::open(steering, address, options, backlog, by_weight)?;
-        self.boards.insert(id, steered.board()?);
+        self.boards.insert(id, Arc::new(steered.board()?));
         self.steered.insert(id, steered);
         Ok(Opened { address, dispatch: Dispatch::Steered, reason })
     }

@@ -108,7 +108,7 @@ pub(crate) struct Master {
     mailboxes: BTreeMap<MailboxId, Mailbox>,
     steered: BTreeMap<ListenerId, Steered>,
     /// What workers count, for each listener.
-    boards: BTreeMap<ListenerId, Board>,
+    boards: BTreeMap<ListenerId, Arc<Board>>,
     room_tokens: BTreeMap<MailboxId, Token>,
     /// Channels that had more to say than their turn allowed.
     unheard: VecDeque<WorkerId>,

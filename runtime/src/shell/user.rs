@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::post::Post;
+use crate::cluster::ListenerInfo;
 use crate::event::{Event, WorkerInfo};
 use crate::machine::Order;
 use crate::slot_options::{SlotOptions, SlotPlan};
@@ -21,6 +22,7 @@ pub(crate) struct Control {
     slot_plan: SlotPlan,
     waker: OnceLock<mio::Waker>,
     workers: Mutex<Vec<WorkerInfo>>,
+    listeners: Mutex<Vec<ListenerInfo>>,
     pub(crate) post: Post,
 }
 
@@ -41,6 +43,15 @@ impl Control {
 
     pub(crate) fn set_workers(&self, workers: Vec<WorkerInfo>) {
         *lock(&self.workers) = workers;
+    }
+
+    /// What is listened on.
+    pub(crate) fn listeners(&self) -> Vec<ListenerInfo> {
+        lock(&self.listeners).clone()
+    }
+
+    pub(crate) fn add_listener(&self, listener: ListenerInfo) {
+        lock(&self.listeners).push(listener);
     }
 
     pub(crate) fn set_waker(&self, waker: mio::Waker) {

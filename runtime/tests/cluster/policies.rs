@@ -81,8 +81,19 @@ fn what_ended_is_seen_as_well_as_what_came() {
             client.send("\n").unwrap();
         }
     }
+    let counted = |slot| {
+        let listeners = running.cluster.listeners();
+        assert_eq!(listeners.len(), 1);
+        assert_eq!(
+            (listeners[0].dispatch, listeners[0].policy),
+            (Dispatch::Handoff, "least-connections")
+        );
+        (listeners[0].taken(slot), listeners[0].open(slot))
+    };
+    assert_eq!([counted(0), counted(1)], [(3, 3), (3, 3)]);
     // Three of its connections end; so the next three are its own.
     assert_eq!(desk.ask("1", "finish"), "finished");
+    assert_eq!([counted(0), counted(1)], [(3, 3), (3, 0)]);
     let mut more: Vec<_> = (0..3).map(|_| Client::connect(&address)).collect();
     for client in &mut more {
         desk.take("1", 0);

@@ -1,0 +1,66 @@
+//! What a cluster listens on, and how its connections are spread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Handle;
+use crate::address::Address;
+use crate::listen::Dispatch;
+use crate::sys::Board;
+
+/// A listener of a cluster, from [`Handle::listeners`].
+#[derive(Clone)]
+pub struct ListenerInfo {
+    /// The address, with the real port.
+    pub address: Address,
+    /// How its connections get to workers.
+    pub dispatch: Dispatch,
+    /// The name of the policy that balances them.
+    pub policy: &'static str,
+    /// Why it is another dispatch than was asked for.
+    pub reason: Option<String>,
+    pub(crate) board: Arc<Board>,
+}
+
+impl ListenerInfo {
+    /// How many connections the slot's worker has taken; wraps. As the worker counts them, now.
+    #[must_use]
+    pub fn taken(&self, slot: usize) -> u32 {
+        self.board.read(slot).taken
+    }
+
+    /// How many of them are open.
+    #[must_use]
+    pub fn open(&self, slot: usize) -> u32 {
+        self.board.read(slot).open
+    }
+}
+
+impl fmt::Debug for ListenerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerInfo")
+            .field("address", &self.address)
+            .field("dispatch", &self.dispatch)
+            .field("policy", &self.policy)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// What the cluster listens on, in the order in which it was first asked for.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = runtime::Cluster::builder().workers(4).spawn()?;
+    /// for listener in cluster.listeners() {
+    ///     let open: Vec<_> = (0..4).map(|slot| listener.open(slot)).collect();
+    ///     println!("{} ({}): {open:?} open", listener.address, listener.dispatch);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn listeners(&self) -> Vec<ListenerInfo> {
+        self.control.listeners()
+    }
+}
