@@ -219,6 +219,40 @@ fn weights_are_exact() {
 }
 
 #[test]
+fn packets_that_open_no_connection_take_no_turn() {
+    let Some(steering) = ebpf(SteerPolicy::RoundRobin) else { return };
+    let mut group = Group::new(steering, 3);
+    group.steering.set_table(&[(0, 1), (1, 1), (2, 1)]).unwrap();
+    let mut slots = Vec::new();
+    for _ in 0..4 {
+        let client = TcpStream::connect(group.address).unwrap();
+        group.waiting += 1;
+        group.take(|slot, connection| {
+            slots.push(slot);
+            vanish(connection);
+        });
+        // Its last packet finds no connection.
+        drop(client);
+    }
+    assert_eq!(slots, [0, 1, 2, 0]);
+}
+
+/// Closes a connection without a packet; where that takes a privilege, it is closed as usual.
+fn vanish(connection: TcpStream) {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an integer, of which the call is told the address and the size.
+    unsafe {
+        libc::setsockopt(
+            connection.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_REPAIR,
+            (&raw const on).cast(),
+            4,
+        );
+    }
+}
+
+#[test]
 fn a_new_table_holds_at_once() {
     let Some(steering) = steering(SteerPolicy::RoundRobin) else { return };
     let mut group = Group::new(steering, 4);
