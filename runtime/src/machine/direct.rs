@@ -14,6 +14,9 @@ use crate::listen::Dispatch;
 /// another processor completes just as it goes finds no listener, and its client is reset.
 const MOVE_DELAY: Duration = Duration::from_millis(10);
 
+/// How often the workers of a shared listener are asked to look, at most.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 impl<C> Balancer<C> {
     /// Whether the kernel dispatches.
     pub(crate) fn is_direct(&self) -> bool {
@@ -28,16 +31,21 @@ impl<C> Balancer<C> {
         self.phase == Phase::Last && self.is_direct()
     }
 
-    /// A worker came; `gone`: or the one of this slot left.
-    pub(super) fn readers_changed(&mut self, gone: Option<usize>, out: &mut VecDeque<Output<C>>) {
+    /// A worker came, or is gone.
+    pub(super) fn readers_changed(
+        &mut self,
+        now: Time,
+        is_gone: bool,
+        out: &mut VecDeque<Output<C>>,
+    ) {
         if !matches!(self.phase, Phase::Open | Phase::Last) {
             return;
         }
         match self.mode {
             Dispatch::Auto | Dispatch::Handoff => {}
             Dispatch::Shared => {
-                if let Some(slot) = gone {
-                    self.pass_on(slot, out);
+                if is_gone {
+                    self.pass_on(now, out);
                 }
             }
             Dispatch::Steered => {
@@ -47,17 +55,22 @@ impl<C> Balancer<C> {
         }
     }
 
-    /// The worker in `slot` may have been woken for a connection that it does not take: another one
-    /// shall look, since the kernel wakes nobody else for it.
-    pub(super) fn pass_on(&self, slot: usize, out: &mut VecDeque<Output<C>>) {
-        if self.mode != Dispatch::Shared {
-            return;
+    /// A worker may have been woken for a connection that it does not take. The kernel wakes nobody
+    /// else for it, so all look. Not more often than makes sense, whatever workers say.
+    pub(super) fn pass_on(&mut self, now: Time, out: &mut VecDeque<Output<C>>) {
+        if self.mode == Dispatch::Shared && self.look_at.is_none() {
+            self.look_at = Some(self.looked_at.map_or(now, |at| at.saturating_add(LOOK_INTERVAL)));
+            self.look(now, out);
         }
-        let others = || self.readers().filter(|(other, ..)| *other != slot);
-        let next = others().find(|(other, ..)| *other > slot).or_else(|| others().next());
-        if let Some((_, worker, _)) = next {
+    }
+
+    /// Has all look, if it is time.
+    pub(super) fn look(&mut self, now: Time, out: &mut VecDeque<Output<C>>) {
+        if self.look_at.is_some_and(|at| at <= now) {
+            (self.look_at, self.looked_at) = (None, Some(now));
             let message = ToWorker::Look { listener: self.id.0 };
-            out.push_back(Output::Tell { worker, message });
+            let tell = |(_, worker, _)| Output::Tell { worker, message: message.clone() };
+            out.extend(self.readers().map(tell));
         }
     }
 
@@ -136,20 +149,30 @@ mod tests {
     }
 
     #[test]
-    fn when_one_of_those_who_share_leaves_or_passes_the_next_looks() {
+    fn when_one_of_those_who_share_leaves_or_passes_all_others_look() {
         let (mut balancer, mut out) = (balancer(Dispatch::Shared, &[1, 1, 0, 1]), VecDeque::new());
         for slot in 0..4 {
             balancer.attach(NOW, worker(slot), &mut out);
         }
         assert_eq!(told(&mut out), [""; 0]);
-        balancer.pass_on(1, &mut out);
-        assert_eq!(told(&mut out), ["3 looks"], "2 never takes");
-        balancer.detach(NOW, worker(3), &mut out);
+        balancer.pass_on(NOW, &mut out);
+        assert_eq!(told(&mut out), ["0 looks", "1 looks", "3 looks"], "2 never takes");
+        let later = LOOK_INTERVAL * 2;
+        balancer.detach(later, worker(3), &mut out);
+        assert_eq!(told(&mut out), ["0 looks", "1 looks"]);
+    }
+
+    #[test]
+    fn workers_that_pass_all_the_time_do_not_keep_the_others_busy() {
+        let (mut balancer, mut out) = (balancer(Dispatch::Shared, &[1]), VecDeque::new());
+        balancer.attach(NOW, worker(0), &mut out);
+        (0..10).for_each(|_| balancer.pass_on(NOW, &mut out));
         assert_eq!(told(&mut out), ["0 looks"]);
-        balancer.detach(NOW, worker(0), &mut out);
-        assert_eq!(told(&mut out), ["1 looks"]);
-        balancer.detach(NOW, worker(1), &mut out);
-        assert_eq!(told(&mut out), [""; 0], "nobody is there");
+        // What was passed meanwhile is not forgotten.
+        assert_eq!(balancer.next_timeout(), Some(LOOK_INTERVAL));
+        balancer.handle_timeout(LOOK_INTERVAL, &mut out);
+        assert_eq!(told(&mut out), ["0 looks"]);
+        assert_eq!(balancer.next_timeout(), None);
     }
 
     /// Lets the time come for which it waits, if it does.

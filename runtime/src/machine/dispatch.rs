@@ -87,6 +87,9 @@ pub(crate) struct Balancer<C> {
     /// Clients that were shed and not yet reported.
     pub(super) shed: u64,
     pub(super) shed_report_at: Option<Time>,
+    /// When the workers that share it shall look, and when they last were asked to.
+    pub(super) look_at: Option<Time>,
+    pub(super) looked_at: Option<Time>,
     /// Connections that nobody served.
     pub(crate) abandoned: u64,
 }
@@ -114,6 +117,8 @@ impl<C> Balancer<C> {
             check_interval: (stall_timeout / 4).max(CHECK_INTERVAL_MIN),
             shed: 0,
             shed_report_at: None,
+            look_at: None,
+            looked_at: None,
             abandoned: 0,
         }
     }
@@ -151,7 +156,7 @@ impl<C> Balancer<C> {
         mailbox.reader = Some(worker);
         mailbox.move_at = None;
         mailbox.clear_stall();
-        self.readers_changed(None, out);
+        self.readers_changed(now, false, out);
         self.settle(now, worker.slot, out);
     }
 
@@ -164,7 +169,7 @@ impl<C> Balancer<C> {
         mailbox.reader = None;
         mailbox.clear_stall();
         mailbox.check_at = None;
-        self.readers_changed(Some(worker.slot), out);
+        self.readers_changed(now, true, out);
         self.settle(now, worker.slot, out);
     }
 
@@ -360,6 +365,7 @@ impl<C> Balancer<C> {
             }
         };
         self.phase = Phase::Closed;
+        self.look_at = None;
         self.accepting = false;
         requests
     }
@@ -407,6 +413,7 @@ impl<C> Balancer<C> {
             self.report_shed(now, out);
         }
         self.move_what_is_left(now, out);
+        self.look(now, out);
         for slot in 0..self.mailboxes.len() {
             let mailbox = &mut self.mailboxes[slot];
             if mailbox.check_at.is_some_and(|at| at <= now) {
@@ -419,7 +426,8 @@ impl<C> Balancer<C> {
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let checks = self.mailboxes.iter().filter_map(|mailbox| mailbox.check_at);
         let moves = self.next_move();
-        checks.chain(self.retry_at).chain(self.shed_report_at).chain(moves).min()
+        let rare = [self.retry_at, self.shed_report_at, self.look_at, moves];
+        checks.chain(rare.into_iter().flatten()).min()
     }
 
     /// Draws the conclusions from a change of `slot`'s mailbox.

@@ -452,7 +452,7 @@ impl<C> Machine<C> {
             FromWorker::Passed { listener } => {
                 self.with(ListenerId(listener), |dispatch, out| {
                     if dispatch.is_read_by(worker) {
-                        dispatch.pass_on(worker.slot, out);
+                        dispatch.pass_on(now, out);
                     }
                 });
             }

@@ -117,6 +117,8 @@ impl Master {
                 }
                 None
             }
+            // One that does not read its channel does not wait for connections either.
+            Err(TrySendError::Full(_)) if matches!(message, ToWorker::Look { .. }) => None,
             Err(error) => {
                 tracing::error!(%worker, %error, "can't be told");
                 Some(Input::Violation { worker })
