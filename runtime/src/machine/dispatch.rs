@@ -275,6 +275,7 @@ impl<C> Balancer<C> {
         let Some(reader) = mailbox.reader else { return };
         let progress = waiting < mailbox.waiting || waiting == 0;
         mailbox.waiting = waiting;
+        mailbox.was_counted = true;
         if std::mem::take(&mut mailbox.recount) {
             // Taking back passes over probes, which nobody counted.
         } else if progress {
@@ -329,6 +330,7 @@ impl<C> Balancer<C> {
     pub(crate) fn emptied(&mut self, now: Time, slot: usize, out: &mut VecDeque<Output<C>>) {
         let mailbox = &mut self.mailboxes[slot];
         mailbox.waiting = 0;
+        mailbox.was_counted = true;
         mailbox.probe = Probe::None;
         if self.phase == Phase::Abandoned {
             return;

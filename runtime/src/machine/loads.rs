@@ -48,8 +48,10 @@ impl<C> Balancer<C> {
             }
             mailbox.open = counters.open.min(OPEN_MAX);
             let taken = counters.taken.wrapping_sub(before.taken);
-            // Numbers that went back are a new worker's, or nonsense.
-            if taken > 0 && taken <= mailbox.waiting {
+            // Numbers that went back are a new worker's, or nonsense. And what was taken before the
+            // mailbox was counted is not to be subtracted twice.
+            let is_new = !std::mem::take(&mut mailbox.was_counted);
+            if is_new && taken > 0 && taken <= mailbox.waiting {
                 mailbox.waiting -= taken;
                 mailbox.strikes = 0;
             }
@@ -73,7 +75,32 @@ fn ended(now: Time, before: Counters, counters: Counters) -> Option<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use scheduler::PolicyKind;
+
     use super::*;
+    use crate::address::Address;
+    use crate::event::WorkerId;
+    use crate::machine::ListenerId;
+    use crate::machine::dispatch::Phase;
+
+    /// Bug: they were, so that less seemed to wait in a mailbox than did, and was not taken back.
+    #[test]
+    fn those_that_were_taken_before_a_count_are_not_subtracted_again() {
+        let (now, mut out) = (Time::ZERO, VecDeque::new());
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        let policy = PolicyKind::LeastConnections.build(1);
+        let mut balancer: Balancer<u32> =
+            Balancer::new(ListenerId(0), address, policy, &[1], Duration::from_secs(1));
+        balancer.phase = Phase::Open;
+        balancer.attach(now, WorkerId { slot: 0, generation: 1 }, &mut out);
+        (0..6).for_each(|_| balancer.delivered(now, 0, &mut out));
+        balancer.counted(now, 0, 4, &mut out);
+        for (taken, waiting) in [(2, 4), (3, 3), (5, 1)] {
+            let counters = Counters { taken, ..Counters::default() };
+            balancer.counters(now, &[counters], &mut out);
+            assert_eq!(balancer.mailboxes[0].waiting, waiting);
+        }
+    }
 
     #[test]
     fn what_ended_is_an_average_and_nonsense_is_nothing() {

@@ -25,6 +25,8 @@ pub(super) struct Mailbox {
     /// What its workers had counted at the last look, and how many connections they have open.
     pub(super) counters: Counters,
     pub(super) open: u32,
+    /// Whether what waits was counted since then.
+    pub(super) was_counted: bool,
     /// From when on what may wait at the slot's own socket is to be moved, if there is anybody to
     /// move it to.
     pub(super) move_at: Option<Time>,
@@ -53,6 +55,7 @@ impl Mailbox {
             taking_back: None,
             counters: Counters::default(),
             open: 0,
+            was_counted: false,
             move_at: None,
         }
     }

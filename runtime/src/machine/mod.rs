@@ -450,10 +450,9 @@ impl<C> Machine<C> {
                 self.advance(now);
             }
             FromWorker::Passed { listener } => {
+                // Also of one that has left meanwhile: it may have been woken until it heard that.
                 self.with(ListenerId(listener), |dispatch, out| {
-                    if dispatch.is_read_by(worker) {
-                        dispatch.pass_on(now, out);
-                    }
+                    dispatch.pass_on(now, out);
                 });
             }
         }

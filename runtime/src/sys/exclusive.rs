@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -105,7 +106,7 @@ impl Drop for ExclusiveEntry {
 #[derive(Debug)]
 pub(crate) struct ExclusiveWait {
     epoll: Epoll,
-    entry: ExclusiveEntry,
+    entry: Arc<Mutex<ExclusiveEntry>>,
 }
 
 impl ExclusiveWait {
@@ -115,12 +116,12 @@ impl ExclusiveWait {
         // Stays in for good: this epoll is nobody else's, and goes when both duplicates go.
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
         let entry = ExclusiveEntry::add(epoll.0.as_fd(), socket, 0)?;
-        Ok(ExclusiveWait { epoll, entry })
+        Ok(ExclusiveWait { epoll, entry: Arc::new(Mutex::new(entry)) })
     }
 
     /// Returns when the socket may have something, or when `stop` is readable; which, is for the
     /// caller to find out.
-    pub(crate) fn wait(&mut self) -> io::Result<()> {
+    pub(crate) fn wait(&self) -> io::Result<()> {
         loop {
             match self.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE) {
                 Err(Errno::EINTR) => {}
@@ -129,9 +130,14 @@ impl ExclusiveWait {
         }
     }
 
-    /// The entry, to rotate it after as many connections as the worker's weight.
-    pub(crate) fn entry(&mut self) -> &mut ExclusiveEntry {
-        &mut self.entry
+    /// Goes to the end of the queue, after as many connections as the worker's weight.
+    pub(crate) fn rotate(&self) -> io::Result<()> {
+        self.entry.lock().unwrap_or_else(PoisonError::into_inner).rotate()
+    }
+
+    /// The entry, for another thread: rotated, it makes the one that waits look.
+    pub(crate) fn entry(&self) -> &Arc<Mutex<ExclusiveEntry>> {
+        &self.entry
     }
 }
 
@@ -404,14 +410,14 @@ mod tests {
         let names = 0..3;
         let threads: Vec<_> = names
             .map(|name| {
-                let mut wait = ExclusiveWait::new(listener.as_fd(), stopped.as_fd()).unwrap();
+                let wait = ExclusiveWait::new(listener.as_fd(), stopped.as_fd()).unwrap();
                 let (listener, took) = (listener.try_clone().unwrap(), took.clone());
                 let stopped = stopped.try_clone().unwrap();
                 spawn(move || {
                     loop {
                         wait.wait().unwrap();
                         if listener.accept().is_ok() {
-                            wait.entry().rotate().unwrap();
+                            wait.rotate().unwrap();
                             took.send(name).unwrap();
                         } else if crate::sys::waiting_bytes(stopped.as_fd()).unwrap() > 0 {
                             return;

@@ -141,11 +141,14 @@ impl Control {
             Some(_) => Err(gone()),
             None => self.say(&message),
         };
-        let answer = sent.and_then(|()| match answer.recv_deadline(deadline) {
-            Ok(answer) => answer,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the master does not answer")),
-        });
+        let heard = sent.map(|()| answer.recv_deadline(deadline).ok());
+        // From here on nothing comes any more; what came just now counts.
         lock(&self.requests).remove(&request);
+        let answer = heard.and_then(|heard| {
+            let late =
+                || Err(io::Error::new(io::ErrorKind::TimedOut, "the master does not answer"));
+            heard.or_else(|| answer.try_recv().ok()).unwrap_or_else(late)
+        });
         if answer.is_ok() && is_on_any_port(address) {
             indices.insert(address.clone(), index.saturating_add(1));
         }
@@ -179,6 +182,8 @@ impl Control {
     /// The application has dropped a listener.
     pub(super) fn forget(&self, intake: &Intake) {
         if !intake.is_done() && !intake.is_own() {
+            // What it was woken for, until here, the others are told of.
+            intake.rest();
             self.close_listener(intake.id());
         }
     }
@@ -222,8 +227,9 @@ impl Control {
                         (Err(failure), ..) => Err(refused(failure)),
                     };
                     let opened = answer.as_ref().ok().map(|(joined, ..)| joined.listener);
-                    let request = lock(&self.requests).remove(&request);
-                    let heard = request.is_some_and(|sender| sender.try_send(answer).is_ok());
+                    let heard = lock(&self.requests)
+                        .remove(&request)
+                        .is_some_and(|sender| sender.try_send(answer).is_ok());
                     if let (false, Some(listener)) = (heard, opened) {
                         // Nobody waits for it any more, so nobody would take its connections.
                         self.close_listener(listener);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
@@ -13,14 +13,14 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use super::connection::Connection;
-use super::control::{Control, Stop};
+use super::control::{Control, Stop, lock};
 use super::tally::Tally;
 use crate::address::{Address, Peer};
 use crate::bound::Bound;
 use crate::listen::Dispatch;
 use crate::machine::Joined;
 use crate::mailbox::{Accepted, Taken, Taker};
-use crate::sys::{self, AcceptFailure, ExclusiveEntry, accept_failure};
+use crate::sys::{self, AcceptFailure, ExclusiveEntry, ExclusiveWait, accept_failure};
 
 /// A listener's source of connections, and how the worker waits for them.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ enum Queue {
 #[derive(Debug, Default)]
 struct Watch {
     registered: Option<Registered>,
+    /// The places of threads that wait without an event loop.
+    blocked: Vec<Weak<Mutex<ExclusiveEntry>>>,
     /// How many connections were taken since others were let go first.
     taken: u32,
     /// Whether it went to the end of the queue with the last connection that it took: the loop is
@@ -190,11 +192,7 @@ impl Intake {
         let found = self.look();
         match &found {
             Err(error) if sys::is_shortage(error) => {
-                if self.is_shared() && !self.is_short.swap(true, Ordering::AcqRel) {
-                    // Woken for what it can't take: somebody else shall look.
-                    self.rest();
-                    self.control.pass(self.id());
-                }
+                self.fall_short();
             }
             Err(_) => {}
             Ok(_) if self.is_short.swap(false, Ordering::AcqRel) => self.resume(),
@@ -207,10 +205,33 @@ impl Intake {
         Ok(found.map(|accepted| self.admit(accepted)))
     }
 
+    /// There are no descriptors. Who was woken for what it can't take has somebody else look, each
+    /// time.
+    pub(super) fn fall_short(&self) {
+        self.is_short.store(true, Ordering::Release);
+        if self.rest() {
+            self.control.pass(self.id());
+        }
+    }
+
+    /// Whether there were no descriptors at the last look.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Acquire)
+    }
+
+    /// A thread without an event loop takes its place among those who wait.
+    pub(super) fn queue_up(&self) -> io::Result<ExclusiveWait> {
+        let wait = ExclusiveWait::new(self.as_fd(), self.control.stop_fd())?;
+        let blocked = &mut self.watch().blocked;
+        blocked.retain(|entry| entry.strong_count() > 0);
+        blocked.push(Arc::downgrade(wait.entry()));
+        Ok(wait)
+    }
+
     fn look(&self) -> io::Result<Option<Accepted>> {
         match &self.source {
             Queue::Mailbox { receiver, taker } => {
-                let mut taker = taker.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut taker = lock(taker);
                 match taker.take(receiver.as_fd())? {
                     Taken::Connection(accepted) => Ok(Some(accepted)),
                     Taken::Empty | Taken::Closed => Ok(None),
@@ -235,7 +256,7 @@ impl Intake {
 
     /// Is woken no more until [`resume`](Self::resume): what comes is for the others. Says whether
     /// it could have been woken until now.
-    fn rest(&self) -> bool {
+    pub(super) fn rest(&self) -> bool {
         let Some(Registered::Exclusive(entry)) = &mut self.watch().registered else { return false };
         let was_in = entry.is_in();
         if let Err(error) = entry.rest() {
@@ -266,9 +287,14 @@ impl Intake {
 
     /// The master says that something may wait that nobody was woken for.
     pub(super) fn look_again(&self) {
-        if let Some(Registered::Exclusive(entry)) = &mut self.watch().registered
-            && let Err(error) = entry.rotate()
-        {
+        let mut watch = self.watch();
+        let looked = match &mut watch.registered {
+            Some(Registered::Exclusive(entry)) => entry.rotate(),
+            Some(Registered::Plain { .. }) | None => Ok(()),
+        };
+        let blocked = watch.blocked.iter().filter_map(Weak::upgrade);
+        let looked = blocked.fold(looked, |looked, entry| looked.and(lock(&entry).rotate()));
+        if let Err(error) = looked {
             tracing::error!(%error, "a shared listener can't be watched");
         }
     }
@@ -345,7 +371,7 @@ impl Intake {
     }
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watch)
     }
 }
 

@@ -159,23 +159,22 @@ impl Incoming<'_> {
     /// before each look, since it may be others' turn.
     fn wait(&mut self) -> io::Result<()> {
         let intake = &self.listener.intake;
-        if !intake.is_shared() || intake.weight() == 0 {
+        if !intake.is_shared() {
             return self.listener.wait();
         }
         if self.wait.is_none() {
-            let stop = self.listener.control.stop_fd();
-            self.wait = Some(ExclusiveWait::new(intake.as_fd(), stop)?);
+            self.wait = Some(intake.queue_up()?);
         }
-        self.wait.as_mut().map_or(Ok(()), ExclusiveWait::wait)
+        self.wait.as_ref().map_or(Ok(()), ExclusiveWait::wait)
     }
 
     /// Goes to the end of the queue after as many connections as the weight.
     fn count_turn(&mut self) -> io::Result<()> {
         self.taken = self.taken.saturating_add(1);
-        match &mut self.wait {
+        match &self.wait {
             Some(wait) if self.taken >= self.listener.intake.weight() => {
                 self.taken = 0;
-                wait.entry().rotate()
+                wait.rotate()
             }
             Some(_) | None => Ok(()),
         }
@@ -184,7 +183,8 @@ impl Incoming<'_> {
     /// The next connection, or `None` when the worker shall stop and none waits.
     fn take(&mut self) -> io::Result<Option<Connection>> {
         let (control, intake) = (&self.listener.control, &self.listener.intake);
-        let mut has_waited = !intake.is_shared();
+        // Without descriptors there is no place among those who wait: it looks now and then.
+        let mut has_waited = !intake.is_shared() || intake.is_short();
         loop {
             // Before the look: what comes before the request to stop is taken.
             let stops = control.stop().is_some();
@@ -200,12 +200,16 @@ impl Incoming<'_> {
                     return Ok(None);
                 }
             }
-            if intake.tally().has_room() {
+            if intake.is_shared() && intake.weight() == 0 {
+                control.pause(Duration::MAX);
+            } else if intake.tally().has_room() {
                 self.wait()?;
                 has_waited = true;
             } else {
-                // What comes meanwhile is for the others.
-                self.wait = None;
+                // What comes meanwhile is for the others, as is what this one was woken for.
+                if self.wait.take().is_some() && has_waited {
+                    control.pass(intake.id());
+                }
                 intake.tally().wait_for_room(ROOM_PAUSE);
             }
         }
@@ -224,7 +228,11 @@ impl Iterator for Incoming<'_> {
                 }
                 Err(error) if sys::is_shortage(&error) => {
                     tracing::warn!(%error, "connections wait until there are descriptors again");
-                    self.wait = None;
+                    let intake = &self.listener.intake;
+                    intake.fall_short();
+                    if self.wait.take().is_some() {
+                        self.listener.control.pass(intake.id());
+                    }
                     self.listener.control.pause(SHORTAGE_PAUSE);
                 }
                 Err(error) => return Some(Err(error)),

@@ -9,8 +9,8 @@ use scheduler::RoundRobin;
 use crate::harness::{descriptors, tests};
 use crate::support::cluster::abandoned;
 use crate::support::{
-    Client, Desk, Directory, Running, ask, backlog, is_stopped, puppet_builder, role, shares,
-    try_ask, wait_until,
+    Client, Desk, Directory, Running, ask, backlog, busy_ms, is_stopped, puppet_builder, role,
+    shares, try_ask, wait_until,
 };
 
 tests! {
@@ -26,6 +26,9 @@ tests! {
     connections_wait_while_no_worker_is_there,
     the_backlog_is_served_before_the_end_and_then_nobody_listens,
     a_worker_without_descriptors_leaves_connections_to_others,
+    blocking_workers_without_descriptors_leave_each_connection_to_others,
+    what_a_worker_without_descriptors_leaves_passes_over_those_at_their_limits,
+    a_blocking_worker_of_weight_zero_sleeps_while_connections_wait,
     a_worker_at_its_limit_takes_no_more_until_one_ends,
     all_workers_at_their_limits_keep_connections_waiting,
     a_closed_listener_leaves_all_to_others_and_can_come_back,
@@ -200,6 +203,69 @@ fn a_worker_without_descriptors_leaves_connections_to_others() {
     let mut client = Client::connect(&address);
     desk.take("0", 0);
     assert_eq!(client.line(), "0.1");
+    running.stop();
+}
+
+/// Bug: threads that wait by iteration were not told to look, and the one without descriptors took
+/// its place in the queue again and again, but said only once that others should.
+fn blocking_workers_without_descriptors_leave_each_connection_to_others() {
+    let desk = Desk::new();
+    let mut running = puppets(&desk, 2);
+    let address = desk.listen("0", 0, "127.0.0.1:0");
+    desk.listen("1", 0, "127.0.0.1:0");
+    running.listening(2);
+    for name in ["0", "1"] {
+        assert_eq!(desk.ask(name, "serve 0"), "serving");
+    }
+    // Both are in the queue.
+    while ask(&address) != "0.1" {}
+    assert_eq!(desk.ask("0", "limit"), "limited");
+    for _ in 0..10 {
+        wait_until("all wait", || running.is_idle());
+        assert_eq!(ask(&address), "1.1");
+    }
+    assert_eq!(desk.ask("0", "unlimit"), "unlimited");
+    wait_until("it comes back by itself", || ask(&address) == "0.1");
+    running.stop();
+}
+
+/// Bug: only the next worker was told to look, which may be at its limit.
+fn what_a_worker_without_descriptors_leaves_passes_over_those_at_their_limits() {
+    let desk = Desk::new();
+    let mut running = puppets(&desk, 3);
+    let address = desk.listen("0", 0, "127.0.0.1:0");
+    desk.listen("1", 0, "127.0.0.1:0");
+    desk.listen("2", 0, "127.0.0.1:0");
+    running.listening(3);
+    assert_eq!(desk.ask("1", "max 0 0"), "limited to 0");
+    for name in ["0", "1", "2"] {
+        assert_eq!(desk.ask(name, "serve 0"), "serving");
+    }
+    while ask(&address) != "0.1" {}
+    assert_eq!(desk.ask("0", "limit"), "limited");
+    for _ in 0..4 {
+        assert_eq!(ask(&address), "2.1");
+    }
+    assert_eq!(desk.ask("0", "unlimit"), "unlimited");
+    running.stop();
+}
+
+/// Bug: it was woken by each connection, again and again until another worker took it.
+fn a_blocking_worker_of_weight_zero_sleeps_while_connections_wait() {
+    let builder = shared("serve", "127.0.0.1:0").weights([1, 0]);
+    let mut running = Running::start(builder);
+    let address = running.listening(2);
+    let mut busy = Client::connect(&address);
+    assert_eq!(busy.line(), "0.1");
+    let mut waits = Client::connect(&address);
+    wait_until("it has come", || backlog(&address) == 1);
+    let before = busy_ms(running.pid(1));
+    running.passes(Duration::from_millis(300));
+    let used = busy_ms(running.pid(1)) - before;
+    assert!(used < 100, "it was busy for {used} ms of 300");
+    busy.finish();
+    assert_eq!(waits.line(), "0.1");
+    waits.finish();
     running.stop();
 }
 
