@@ -84,18 +84,20 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
 
 /// Prints what happens, and the address once all workers listen.
 fn report(event: &Event, workers: usize, ready: &mut BTreeSet<usize>) {
-    println!("{event}");
+    // Nobody may read it any more: that ends no server.
+    let mut out = io::stdout();
+    let _ = writeln!(out, "{event}");
     if let Event::Listening { worker, address } = event
         && ready.len() < workers
         && ready.insert(worker.slot)
         && ready.len() == workers
     {
-        match address {
-            Address::Tcp(address) => println!("listening on http://{address}"),
-            _ => println!("listening on {address}"),
-        }
+        let _ = match address {
+            Address::Tcp(address) => writeln!(out, "listening on http://{address}"),
+            _ => writeln!(out, "listening on {address}"),
+        };
     }
-    let _ = io::stdout().flush();
+    let _ = out.flush();
 }
 
 /// A worker's whole life.

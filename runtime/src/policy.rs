@@ -80,6 +80,9 @@ impl FromStr for Override {
 
     fn from_str(text: &str) -> Result<Override, String> {
         let text = text.trim().to_ascii_lowercase();
+        if text.is_empty() {
+            return Ok(Override::default());
+        }
         if text == "none" {
             return Ok(Override { dispatch: Some(Dispatch::Shared), policy: None });
         }
@@ -106,6 +109,7 @@ mod tests {
         let read = |text: &str| text.parse::<Override>().map(|o| (o.dispatch, o.policy));
         assert_eq!(read("rr"), Ok((None, Some(PolicyKind::RoundRobin))));
         assert_eq!(read("none"), Ok((Some(Dispatch::Shared), None)));
+        assert_eq!(read(""), Ok((None, None)), "as if it were not set");
         assert_eq!(read(" Handoff "), Ok((Some(Dispatch::Handoff), None)));
         let both = (Some(Dispatch::Steered), Some(PolicyKind::LeastConnections));
         assert_eq!(read("steered:least-conn"), Ok(both));

@@ -13,6 +13,9 @@ use crate::slot_options::SlotOptions;
 use crate::sys::{self, Process};
 use crate::worker::{BOOTSTRAP, ID_VARIABLE};
 
+/// This program, also when its file was replaced or removed.
+const SELF: &str = "/proc/self/exe";
+
 /// A program, its arguments and environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
@@ -75,7 +78,7 @@ impl Program {
         let mut command = match &self.path {
             Some(path) => Command::new(path),
             None => {
-                let mut command = Command::new("/proc/self/exe");
+                let mut command = Command::new(SELF);
                 if let Some(name) = own_name {
                     command.arg0(name);
                 }
@@ -98,7 +101,7 @@ impl Program {
     pub(super) fn name(&self) -> String {
         match &self.path {
             Some(path) => path.display().to_string(),
-            None => "this program".to_owned(),
+            None => format!("this program ({SELF})"),
         }
     }
 }
