@@ -29,8 +29,9 @@ const MAILBOX_CONNECTIONS_MAX: usize = 128;
 
 /// A cluster's settings, from [`Cluster::builder`].
 ///
-/// Every setter replaces a default; nothing is checked or started before [`run`](Self::run) or
-/// [`spawn`](Self::spawn).
+/// Every setter replaces a default; nothing is checked or started before [`run`](Self::run),
+/// [`spawn`](Self::spawn) or [`driver`](Self::driver). Any timeout may be [`Duration::MAX`], which
+/// is never.
 pub struct Builder {
     workers: Option<usize>,
     weights: Option<Vec<u32>>,
@@ -86,8 +87,9 @@ impl Builder {
         self
     }
 
-    /// Each worker's share of the connections, in slot order; also sets their number. Slots are
-    /// then picked by weighted round-robin, unless [`policy`](Self::policy) is set.
+    /// Each worker's share of the connections, in slot order; also sets their number. 0 is none,
+    /// and slots that are added later have 1. Slots are then picked by weighted round-robin, unless
+    /// [`policy`](Self::policy) is set. Default: 1 each.
     pub fn weights(mut self, weights: impl Into<Vec<u32>>) -> Self {
         self.weights = Some(weights.into());
         self
@@ -105,13 +107,19 @@ impl Builder {
         self
     }
 
-    /// A policy of your own; called once for every listener.
+    /// A policy of your own, or one of the crate [`scheduler`] that is made otherwise than its
+    /// [`PolicyKind`] would; called once for every listener. Connections are then handed over
+    /// ([`Dispatch::Handoff`]).
     ///
     /// ```
+    /// use std::time::Duration;
     /// use runtime::Cluster;
-    /// use scheduler::SmoothWeighted;
+    /// use scheduler::{LeastConnections, SlowStart};
     ///
-    /// let builder = Cluster::builder().custom_policy(|| Box::new(SmoothWeighted::new()));
+    /// // A worker that has just come warms up for ten seconds.
+    /// let builder = Cluster::builder().custom_policy(|| {
+    ///     Box::new(SlowStart::new(LeastConnections::new(), Duration::from_secs(10)))
+    /// });
     /// ```
     pub fn custom_policy(
         mut self,
@@ -133,13 +141,14 @@ impl Builder {
     }
 
     /// How connections get to workers, where [`ListenOptions`](crate::ListenOptions) don't say it.
-    /// Default: as the policy needs it.
+    /// Default: [`Dispatch::Auto`], as the policy needs it.
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
         self.dispatch = dispatch;
         self
     }
 
-    /// How workers that die are replaced.
+    /// How workers that die are replaced. Default: [`RestartPolicy::default`], which gives a slot up
+    /// after ten failures in a row.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
         self
@@ -187,7 +196,7 @@ impl Builder {
         self
     }
 
-    /// Where chance (the jitter of restarts) comes from. Default: another for every cluster.
+    /// Where chance (the jitter of restarts, random policies) comes from. Default: another for every cluster.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -205,7 +214,7 @@ impl Builder {
         self
     }
 
-    /// A variable in the workers' environment, beyond those of this process.
+    /// A variable in the workers' environment, beyond those of this process, or instead of one.
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.program.env.push((key.into(), value.into()));
         self
@@ -239,7 +248,16 @@ impl Builder {
         self
     }
 
-    /// Called with every event, on the master's thread: it must not block.
+    /// Called with every [event](Event), on the master's thread: it must not block.
+    ///
+    /// ```
+    /// use runtime::{Cluster, Event};
+    ///
+    /// let builder = Cluster::builder().on_event(|event| match event {
+    ///     Event::Exited { asked: true, .. } => {}
+    ///     event => eprintln!("{event}"),
+    /// });
+    /// ```
     pub fn on_event(mut self, hook: impl FnMut(&Event) + Send + 'static) -> Self {
         self.on_event = Some(Box::new(hook));
         self
@@ -254,12 +272,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// In the master, when it can't start or every slot was given up; in a worker, when `serve`
-    /// fails, or its master does not answer.
-    ///
-    /// # Panics
-    ///
-    /// When a setting is out of its range.
+    /// In the master, when a setting is out of its range, the operating system refuses what it
+    /// needs, or every slot was given up; in a worker, when `serve` fails, or its master does not
+    /// answer.
     pub fn run<F, E>(self, serve: F) -> Result<(), Error>
     where
         F: FnOnce(Worker) -> Result<(), E>,
@@ -364,7 +379,8 @@ impl Builder {
             (0, Some(workers)) => Ok(workers),
             (0, None) => Ok(thread::available_parallelism().map_or(1, usize::from)),
             (weights, Some(workers)) if weights != workers => {
-                Err(Error::invalid(format!("{weights} weights for {workers} workers")))
+                let text = format!("{weights} weights for {workers} workers; give each one");
+                Err(Error::invalid(text))
             }
             (weights, _) => Ok(weights),
         }
@@ -373,11 +389,11 @@ impl Builder {
     fn machine_config(&self, weights: Vec<u32>) -> Result<machine::Config, Error> {
         if !(1..=MAILBOX_CONNECTIONS_MAX).contains(&self.mailbox_connections) {
             let given = self.mailbox_connections;
-            let text = format!(
-                "a mailbox of {given} connections; 1 to {MAILBOX_CONNECTIONS_MAX} are fine"
-            );
+            let text =
+                format!("mailbox_connections is {given}; it may be 1 to {MAILBOX_CONNECTIONS_MAX}");
             return Err(Error::invalid(text));
         }
+        self.peek.as_ref().map_or(Ok(()), PeekOptions::check)?;
         let kind = self.policy.kind(is_uneven(&weights));
         Ok(machine::Config {
             weights,

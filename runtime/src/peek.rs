@@ -6,6 +6,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::address::fnv;
+use crate::error::Error;
+
+/// The most bytes that may be looked at.
+const BYTES_MAX: usize = 64 << 10;
 
 /// What the first bytes of a connection say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,8 @@ type Finder = Box<dyn FnMut(&[u8]) -> Peek + Send>;
 /// How to find a connection's key in its first bytes, before a worker is picked.
 ///
 /// The master looks, without taking anything out, when something has come; it goes on accepting
-/// meanwhile. A client that says nothing in time is known by its address.
+/// meanwhile. A client that says nothing in time is known by its address, and so are those beyond
+/// the 4096 that may wait at a time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,13 +60,13 @@ impl PeekOptions {
         PeekOptions { find: Box::new(find), timeout, bytes_max: 4096 }
     }
 
-    /// By a cookie of an HTTP/1 request.
+    /// By a cookie of an HTTP/1 request, whose name is matched exactly.
     pub fn cookie(name: impl Into<String>) -> PeekOptions {
         let name = name.into();
         PeekOptions::new(move |bytes| http_cookie(bytes, &name))
     }
 
-    /// By the name of the server that a TLS client asks for.
+    /// By the name of the server that a TLS client asks for: clients of one name share a worker.
     pub fn server_name() -> PeekOptions {
         PeekOptions::new(tls_server_name)
     }
@@ -73,11 +78,22 @@ impl PeekOptions {
         self
     }
 
-    /// How many bytes are looked at, at most. Default 4096.
+    /// How many bytes are looked at, 1 to 65536; when so many say nothing, the client's address is
+    /// the key. Default 4096.
     #[must_use]
     pub fn bytes_max(mut self, bytes: usize) -> PeekOptions {
         self.bytes_max = bytes;
         self
+    }
+
+    /// Finds a setting that is out of its range.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if !(1..=BYTES_MAX).contains(&self.bytes_max) {
+            let text =
+                format!("PeekOptions::bytes_max is {}; it may be 1 to {BYTES_MAX}", self.bytes_max);
+            return Err(Error::invalid(text));
+        }
+        Ok(())
     }
 }
 

@@ -225,7 +225,9 @@ impl SlotPlan {
             slots.push(options);
         }
         if slots.iter().all(|options| options.weight == Some(0)) {
-            return Err(Error::invalid("every weight is 0, so no worker would get a connection"));
+            return Err(Error::invalid(
+                "every weight is 0, so no worker would get a connection; give one of them 1",
+            ));
         }
         Ok(slots)
     }

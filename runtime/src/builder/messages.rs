@@ -57,11 +57,11 @@ impl Builder {
         let within = |given: usize, max: u32| u32::try_from(given).ok().filter(|it| *it <= max);
         let bytes = within(self.message_bytes_max, MESSAGE_BYTES_MAX).ok_or_else(|| {
             let given = self.message_bytes_max;
-            Error::invalid(format!("messages of {given} bytes; at most {MESSAGE_BYTES_MAX}"))
+            Error::invalid(format!("message_bytes_max is {given}; at most {MESSAGE_BYTES_MAX}"))
         })?;
         let handles = within(self.message_handles_max, MESSAGE_HANDLES_MAX).ok_or_else(|| {
             let given = self.message_handles_max;
-            Error::invalid(format!("messages of {given} handles; at most {MESSAGE_HANDLES_MAX}"))
+            Error::invalid(format!("message_handles_max is {given}; at most {MESSAGE_HANDLES_MAX}"))
         })?;
         Ok(Terms { message_bytes_max: bytes, message_handles_max: handles })
     }

@@ -69,7 +69,8 @@ impl Master {
 
     fn wait_for_more(&mut self, listener: ListenerId, connection: Accepted) {
         let Some(peeking) = &mut self.peeking else { return };
-        let (id, deadline) = (peeking.next, self.clock.now() + peeking.options.timeout);
+        let id = peeking.next;
+        let deadline = self.clock.now().saturating_add(peeking.options.timeout);
         peeking.next += 1;
         let token = self.token(Subject::Peek(id));
         let fd = connection.socket.as_raw_fd();

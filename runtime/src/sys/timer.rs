@@ -18,6 +18,9 @@ pub(crate) fn coarse_now() -> Duration {
     now.map_or(Duration::ZERO, Duration::from)
 }
 
+/// The longest delay, about 136 years.
+const DELAY_MAX: Duration = Duration::from_secs(1 << 32);
+
 /// A descriptor that becomes readable, once, after the delay that it is set to.
 #[derive(Debug)]
 pub(crate) struct Timer(TimerFd);
@@ -32,8 +35,8 @@ impl Timer {
     pub(crate) fn set(&self, delay: Option<Duration>) -> io::Result<()> {
         match delay {
             Some(delay) => {
-                // Zero would turn it off.
-                let delay = delay.max(Duration::from_nanos(1));
+                // Zero would turn it off; and what the system can't count to is never.
+                let delay = delay.clamp(Duration::from_nanos(1), DELAY_MAX);
                 let expiration = Expiration::OneShot(TimeSpec::from_duration(delay));
                 self.0.set(expiration, TimerSetTimeFlags::empty())?;
             }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runtime::{Address, Event, WorkerId, WorkerState};
+use runtime::{Address, Dispatch, Event, Peek, PeekOptions, WorkerId, WorkerState};
 
 use crate::harness::{Outcome, children, roles, tests};
 use crate::support::cluster::told;
 use crate::support::roles::{serve_as, worker};
-use crate::support::{Directory, Running, ask, proc_field, role, wait_until};
+use crate::support::{Client, Directory, Running, ask, proc_field, role, wait_until};
 
 tests! {
     a_workers_life_is_told_in_order_and_once,
@@ -24,6 +24,7 @@ tests! {
     two_clusters_live_side_by_side,
     by_default_there_is_a_worker_for_each_processor,
     settings_out_of_range_are_refused,
+    timeouts_may_be_endless,
     a_cluster_at_rest_sleeps,
 }
 
@@ -193,14 +194,35 @@ fn settings_out_of_range_are_refused() {
         (builder().workers(1025), "1025 workers"),
         (builder().weights([0, 0]), "weight"),
         (builder().weights([1, 2]).workers(3), "2 weights for 3 workers"),
-        (builder().mailbox_connections(0), "mailbox of 0"),
-        (builder().mailbox_connections(129), "mailbox of 129"),
+        (builder().mailbox_connections(0), "mailbox_connections is 0; it may be 1 to 128"),
+        (builder().peek(PeekOptions::cookie("a").bytes_max(0)), "bytes_max is 0; it may be 1 to"),
+        (builder().message_handles_max(17), "message_handles_max is 17; at most 16"),
+        (builder().mailbox_connections(129), "mailbox_connections is 129"),
     ];
     for (builder, text) in cases {
         let error = builder.spawn().expect_err(text).to_string();
         assert!(error.contains(text), "{error}");
     }
     assert_eq!(children(), []);
+}
+
+fn timeouts_may_be_endless() {
+    let builder = role("serve", &["127.0.0.1:0"])
+        .workers(2)
+        .dispatch(Dispatch::Handoff)
+        .peek(PeekOptions::new(|_| Peek::Nothing).timeout(Duration::MAX))
+        .start_timeout(Duration::MAX)
+        .drain_timeout(Duration::MAX)
+        .kill_timeout(Duration::MAX)
+        .stall_timeout(Duration::MAX);
+    let mut running = Running::start(builder);
+    let address = running.listening(2);
+    let silent = Client::connect(&address);
+    // When this one is served, the silent one, that came before it, is waited for.
+    ask(&address);
+    drop(silent);
+    ask(&address);
+    running.stop();
 }
 
 fn a_cluster_at_rest_sleeps() {
