@@ -147,8 +147,8 @@ impl Builder {
         self
     }
 
-    /// How workers that die are replaced. Default: [`RestartPolicy::default`], which gives a slot up
-    /// after ten failures in a row.
+    /// How workers that die are replaced. Default: [`RestartPolicy::default`], which gives up
+    /// a slot after ten failures in a row.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
         self
@@ -196,7 +196,8 @@ impl Builder {
         self
     }
 
-    /// Where chance (the jitter of restarts, random policies) comes from. Default: another for every cluster.
+    /// Where chance (the jitter of restarts, random policies) comes from. Default: another for
+    /// every cluster.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
