@@ -128,18 +128,21 @@ fn pick_keys(group: &mut Group<'_>, slots: usize, policy: &mut dyn Policy) {
 fn pick_and_release(group: &mut Group<'_>, slots: usize, policy: &mut dyn Policy) {
     let requests = requests();
     let mut next = 0;
-    let mut loads: Vec<Load> = (0..slots).map(|slot| load(slot, WEIGHTS)).collect();
+    // Loads are made for each call: one that is kept would be written in part and read as a whole,
+    // which processors wait for.
+    let mut connections = vec![0; slots];
+    let busy = |slot, connections| Load { connections, ..load(slot, WEIGHTS) };
     let mut open = VecDeque::with_capacity(OPEN * slots + 1);
     let mut step = || {
         next = (next + 1) % KEYS;
         let slot = policy.pick(black_box(&requests[next])).expect("all can take");
-        loads[slot].connections += 1;
-        policy.update(slot, loads[slot]);
+        connections[slot] += 1;
+        policy.update(slot, busy(slot, connections[slot]));
         open.push_back(slot);
         if open.len() > OPEN * slots {
             let slot = open.pop_front().expect("it is not empty");
-            loads[slot].connections -= 1;
-            policy.update(slot, loads[slot]);
+            connections[slot] -= 1;
+            policy.update(slot, busy(slot, connections[slot]));
         }
     };
     (0..OPEN * slots).for_each(|_| step());

@@ -1,6 +1,6 @@
-use crate::heap::{Heap, Key};
 use crate::tiers::{Tier, Tiers};
 use crate::turns::{Turn, Turns, duration};
+use crate::winners::{Key, Winners};
 use crate::{Load, Policy, Request};
 
 /// Picks the slot with the fewest connections for its weight.
@@ -15,7 +15,7 @@ use crate::{Load, Policy, Request};
 ///
 /// # Implementation notes
 ///
-/// The slots are in a heap with an index, so that a pick and an update cost as many steps as the
+/// A tree finds the least busy slot, so that a pick and an update cost half as many steps as the
 /// number of slots has binary digits. nginx scans all slots, twice when some are tied, and settles
 /// ties by smooth weighted round-robin among the tied ones; here it is fair queueing (the next turn
 /// of each slot is part of its key), which gives the same shares and needs no scan.
@@ -72,7 +72,7 @@ impl Policy for LeastConnections {
 #[derive(Clone, Debug)]
 struct Queue {
     /// The eligible slots.
-    heap: Heap,
+    winners: Winners,
     turns: Turns,
     slots: Vec<Slot>,
 }
@@ -92,23 +92,21 @@ impl Slot {
     const NEW: Self = Self { eligible: false, connections: 0, weight: 0, duration: 0, turn: None };
 
     fn key(&self, turn: Turn) -> Key {
-        Key { cost: f64::from(self.connections) / f64::from(self.weight), turn }
+        Key::new(f64::from(self.connections) / f64::from(self.weight), turn)
+    }
+
+    /// Whether there is nothing new about it.
+    fn is_as(&self, load: Load) -> bool {
+        let same = (self.connections, self.weight) == (load.connections, load.weight);
+        self.eligible == load.is_eligible() && (same || !self.eligible)
     }
 }
 
 impl Queue {
-    const NEW: Self = Self { heap: Heap::new(), turns: Turns::new(), slots: Vec::new() };
+    const NEW: Self = Self { winners: Winners::new(), turns: Turns::new(), slots: Vec::new() };
 
-    fn set_turns_back(&mut self) {
-        self.turns.set_clock_back();
-        self.heap.change(|key| key.turn = Turns::set_back(key.turn));
-        let turns = self.slots.iter_mut().filter_map(|slot| slot.turn.as_mut());
-        turns.for_each(|turn| *turn = Turns::set_back(*turn));
-    }
-}
-
-impl Tier for Queue {
-    fn update(&mut self, slot: usize, load: Load) {
+    #[inline(never)]
+    fn change(&mut self, slot: usize, load: Load) {
         let Load { connections, weight, .. } = load;
         if slot >= self.slots.len() {
             self.slots.resize(slot + 1, Slot::NEW);
@@ -116,31 +114,46 @@ impl Tier for Queue {
         let known = &mut self.slots[slot];
         if !load.is_eligible() {
             if std::mem::replace(&mut known.eligible, false) {
-                known.turn = self.heap.key(slot).map(|key| key.turn);
-                self.heap.remove(slot);
+                known.turn = self.winners.key(slot).map(Key::turn);
+                self.winners.remove(slot);
             }
-            return;
-        }
-        if known.eligible && (known.connections, known.weight) == (connections, weight) {
             return;
         }
         if known.weight != weight {
             (known.weight, known.duration) = (weight, duration(weight));
         }
         known.connections = connections;
-        let present = self.heap.key(slot).map(|key| key.turn);
+        let present = self.winners.key(slot).map(Key::turn);
         let away = known.turn.map(|turn| self.turns.returned(turn));
         let new = || self.turns.first(slot, known.duration);
         let turn = if known.eligible { present } else { away }.unwrap_or_else(new);
         known.eligible = true;
-        self.heap.set(known.key(turn));
+        self.winners.set(known.key(turn));
     }
 
+    fn set_turns_back(&mut self) {
+        self.turns.set_clock_back();
+        self.winners.change(|key| key.with_turn(Turns::set_back(key.turn())));
+        let turns = self.slots.iter_mut().filter_map(|slot| slot.turn.as_mut());
+        turns.for_each(|turn| *turn = Turns::set_back(*turn));
+    }
+}
+
+impl Tier for Queue {
+    #[inline]
+    fn update(&mut self, slot: usize, load: Load) {
+        // Most updates confirm what the pick has noted already.
+        if !self.slots.get(slot).is_some_and(|known| known.is_as(load)) {
+            self.change(slot, load);
+        }
+    }
+
+    #[inline]
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let turn = self.heap.first()?.turn;
+        let turn = self.winners.first()?.turn();
         let picked = &mut self.slots[turn.slot()];
         picked.connections = picked.connections.saturating_add(1);
-        self.heap.set_first(picked.key(self.turns.take(turn, picked.duration)));
+        self.winners.set(picked.key(self.turns.take(turn, picked.duration)));
         if self.turns.is_late() {
             self.set_turns_back();
         }

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use crate::heap::{Heap, Key};
 use crate::tiers::{Tier, Tiers};
 use crate::turns::{Turn, Turns, duration};
+use crate::winners::{Key, Winners};
 use crate::{Load, Outcome, Policy, Request};
 
 /// Picks the slot that is expected to be done first: by its average time and its connections.
@@ -21,8 +21,8 @@ use crate::{Load, Outcome, Policy, Request};
 /// # Implementation notes
 ///
 /// Time decides nothing between two picks: all averages decay alike. So each is kept as what it
-/// would have to be at a fixed time to be now what it is, the order stands, and a heap with an
-/// index finds the first. The decay is a polygon through the powers of two.
+/// would have to be at a fixed time to be now what it is, the order stands, and a tree finds
+/// the first. The decay is a polygon through the powers of two.
 ///
 /// # Examples
 ///
@@ -98,7 +98,7 @@ struct Expected {
     /// The time that all averages are related to.
     start: Duration,
     /// The eligible slots.
-    heap: Heap,
+    winners: Winners,
     turns: Turns,
     slots: Vec<Slot>,
     /// The average over all slots.
@@ -148,7 +148,13 @@ impl Slot {
 
     fn key(&self, turn: Turn) -> Key {
         let connections = f64::from(self.connections) + 1.0;
-        Key { cost: self.average.at_start * connections / f64::from(self.weight), turn }
+        Key::new(self.average.at_start * connections / f64::from(self.weight), turn)
+    }
+
+    /// Whether there is nothing new about it.
+    fn is_as(&self, load: Load) -> bool {
+        let same = (self.connections, self.weight) == (load.connections, load.weight);
+        self.eligible == load.is_eligible() && (same || !self.eligible)
     }
 }
 
@@ -157,7 +163,7 @@ impl Expected {
         Self {
             half_life,
             start: Duration::ZERO,
-            heap: Heap::new(),
+            winners: Winners::new(),
             turns: Turns::new(),
             slots: Vec::new(),
             all: Average::NONE,
@@ -189,19 +195,12 @@ impl Expected {
 
     /// Puts all slots in order again.
     fn sort(&mut self) {
-        self.heap.change(|key| *key = self.slots[key.turn.slot()].key(key.turn));
+        let slots = &self.slots;
+        self.winners.change(|key| slots[key.turn().slot()].key(key.turn()));
     }
 
-    fn set_turns_back(&mut self) {
-        self.turns.set_clock_back();
-        self.heap.change(|key| key.turn = Turns::set_back(key.turn));
-        let turns = self.slots.iter_mut().filter_map(|slot| slot.turn.as_mut());
-        turns.for_each(|turn| *turn = Turns::set_back(*turn));
-    }
-}
-
-impl Tier for Expected {
-    fn update(&mut self, slot: usize, load: Load) {
+    #[inline(never)]
+    fn change(&mut self, slot: usize, load: Load) {
         let Load { connections, weight, .. } = load;
         if slot >= self.slots.len() {
             self.slots.resize(slot + 1, Slot::NEW);
@@ -209,19 +208,16 @@ impl Tier for Expected {
         let known = &mut self.slots[slot];
         if !load.is_eligible() {
             if std::mem::replace(&mut known.eligible, false) {
-                known.turn = self.heap.key(slot).map(|key| key.turn);
-                self.heap.remove(slot);
+                known.turn = self.winners.key(slot).map(Key::turn);
+                self.winners.remove(slot);
             }
-            return;
-        }
-        if known.eligible && (known.connections, known.weight) == (connections, weight) {
             return;
         }
         if known.weight != weight {
             (known.weight, known.duration) = (weight, duration(weight));
         }
         known.connections = connections;
-        let present = self.heap.key(slot).map(|key| key.turn);
+        let present = self.winners.key(slot).map(Key::turn);
         let turn = match (known.eligible, known.turn, present) {
             (true, _, Some(turn)) => turn,
             (false, Some(turn), _) => self.turns.returned(turn),
@@ -232,15 +228,33 @@ impl Tier for Expected {
             }
         };
         known.eligible = true;
-        self.heap.set(known.key(turn));
+        self.winners.set(known.key(turn));
     }
 
+    fn set_turns_back(&mut self) {
+        self.turns.set_clock_back();
+        self.winners.change(|key| key.with_turn(Turns::set_back(key.turn())));
+        let turns = self.slots.iter_mut().filter_map(|slot| slot.turn.as_mut());
+        turns.for_each(|turn| *turn = Turns::set_back(*turn));
+    }
+}
+
+impl Tier for Expected {
+    #[inline]
+    fn update(&mut self, slot: usize, load: Load) {
+        // Most updates confirm what the pick has noted already.
+        if !self.slots.get(slot).is_some_and(|known| known.is_as(load)) {
+            self.change(slot, load);
+        }
+    }
+
+    #[inline]
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let turn = self.heap.first()?.turn;
+        let turn = self.winners.first()?.turn();
         let slot = turn.slot();
         let picked = &mut self.slots[slot];
         picked.connections = picked.connections.saturating_add(1);
-        self.heap.set_first(picked.key(self.turns.take(turn, picked.duration)));
+        self.winners.set(picked.key(self.turns.take(turn, picked.duration)));
         if self.turns.is_late() {
             self.set_turns_back();
         }
@@ -262,8 +276,8 @@ impl Tier for Expected {
             let unknown = self.slots.iter_mut().filter(|slot| slot.average.time == 0.0);
             unknown.for_each(|slot| slot.average.at_start = self.all.at_start);
             self.sort();
-        } else if let Some(Key { turn, .. }) = self.heap.key(slot) {
-            self.heap.set(self.slots[slot].key(turn));
+        } else if let Some(key) = self.winners.key(slot) {
+            self.winners.set(self.slots[slot].key(key.turn()));
         }
     }
 }

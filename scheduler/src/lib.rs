@@ -109,7 +109,6 @@ mod consistent_hash;
 mod failover;
 mod first_idle;
 mod hash;
-mod heap;
 mod kind;
 mod least_connections;
 mod least_time;
@@ -125,6 +124,7 @@ mod source_hash;
 mod sticky;
 mod tiers;
 mod turns;
+mod winners;
 
 use std::fmt;
 use std::time::Duration;

@@ -116,6 +116,7 @@ impl Sampler {
     }
 
     /// Makes room for slots below `count`, and for some more.
+    #[cold]
     fn grow(&mut self, count: usize) {
         self.weights.resize(count, 0);
         self.stale = count;

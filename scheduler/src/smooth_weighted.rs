@@ -66,7 +66,8 @@ impl Policy for SmoothWeighted {
     }
 
     fn pick(&mut self, request: &Request) -> Option<usize> {
-        self.tiers.pick(request)
+        let replayed = self.tiers.primaries_mut().replay();
+        if replayed.is_some() { replayed } else { self.tiers.pick(request) }
     }
 
     fn name(&self) -> &'static str {
@@ -102,7 +103,8 @@ struct Credits {
 struct Cycle {
     /// As far as they are recorded.
     slots: Vec<u16>,
-    /// Which of them is next when the cycle is replayed, else out of range.
+    /// Which of them is next when the cycle is replayed: at its end none, and otherwise far out of
+    /// range.
     next: usize,
     /// How many it will be: 0 if it is not known yet, or too long to be recorded.
     length: usize,
@@ -220,9 +222,21 @@ impl Credits {
         move |credit| (credit + large) - large
     }
 
-    /// Picks as nginx does. Apart from the replay, which has no more to do than it needs.
+    /// The next pick of a cycle that is replayed, except for the first.
+    fn replay(&mut self) -> Option<usize> {
+        let slot = *self.cycle.slots.get(self.cycle.next)?;
+        self.cycle.next += 1;
+        Some(slot.into())
+    }
+
+    /// Picks as nginx does, or begins the cycle again. Apart from the replay, which has no more to
+    /// do than it needs.
     #[inline(never)]
     fn scan(&mut self) -> Option<usize> {
+        if self.cycle.next == self.cycle.slots.len() {
+            self.cycle.next = 0;
+            return self.replay();
+        }
         if self.total == 0 {
             return None;
         }
@@ -285,12 +299,7 @@ impl Tier for Credits {
     }
 
     fn pick(&mut self, _request: &Request) -> Option<usize> {
-        let Some(&slot) = self.cycle.slots.get(self.cycle.next) else { return self.scan() };
-        self.cycle.next += 1;
-        if self.cycle.next == self.cycle.slots.len() {
-            self.cycle.next = 0;
-        }
-        Some(slot.into())
+        self.replay().or_else(|| self.scan())
     }
 }
 

@@ -88,6 +88,9 @@ impl Shares {
     /// For a key whose first slot is not eligible.
     #[cold]
     fn pick_another(&self, key: u64) -> Option<usize> {
+        if self.eligible.is_empty() {
+            return None;
+        }
         let attempts = (1..ATTEMPTS).filter_map(|number| self.table.slot(attempt(key, number)));
         let found = { attempts }.find(|&slot| self.eligible.contains(slot));
         found.or_else(|| favourite(key, &self.eligible, |_| true))
@@ -107,10 +110,8 @@ impl Tier for Shares {
         self.eligible.set(slot, load.is_eligible());
     }
 
+    #[inline]
     fn pick(&mut self, request: &Request) -> Option<usize> {
-        if self.eligible.is_empty() {
-            return None;
-        }
         if !self.built {
             self.table.build(&self.weights);
             self.built = true;

@@ -58,6 +58,11 @@ impl<T: Tier> Tiers<T> {
         if self.has_backups { self.backups.pick(request) } else { None }
     }
 
+    /// For a pick that needs to know nothing else.
+    pub(crate) const fn primaries_mut(&mut self) -> &mut T {
+        &mut self.primaries
+    }
+
     pub(crate) fn report(&mut self, slot: usize, outcome: &Outcome) {
         self.primaries.report(slot, outcome);
         if self.has_backups {
