@@ -210,7 +210,12 @@ impl Master {
             return;
         }
         match sys::raise_descriptor_limit() {
-            Ok(limit) => tracing::debug!(limit, "open descriptors"),
+            Ok(limit) => {
+                tracing::debug!(limit, "open descriptors");
+                if let Some(peeking) = &mut self.peeking {
+                    peeking.share_descriptors(limit);
+                }
+            }
             Err(error) => tracing::warn!(%error, "the limit of open descriptors stays as it is"),
         }
         self.handle(Input::Start);

@@ -21,6 +21,7 @@ pub(super) struct Peeking {
     options: PeekOptions,
     buffer: Vec<u8>,
     waiting: BTreeMap<u64, Waiting>,
+    waiting_max: usize,
     next: u64,
 }
 
@@ -34,7 +35,12 @@ struct Waiting {
 impl Peeking {
     pub(super) fn new(options: PeekOptions) -> Peeking {
         let buffer = vec![0; options.bytes_max];
-        Peeking { options, buffer, waiting: BTreeMap::new(), next: 0 }
+        Peeking { options, buffer, waiting: BTreeMap::new(), waiting_max: WAITING_MAX, next: 0 }
+    }
+
+    /// There are so many descriptors: clients that send nothing are not to have them all.
+    pub(super) fn share_descriptors(&mut self, limit: u64) {
+        self.waiting_max = usize::try_from(limit / 2).unwrap_or(WAITING_MAX).min(WAITING_MAX);
     }
 
     /// When the first of them has waited long enough. All wait for the same time, in order.
@@ -62,7 +68,9 @@ impl Master {
         let Some(peeking) = &mut self.peeking else { return self.is_known(listener, connection) };
         match peeking.look(&connection) {
             Some(peek) => self.has_key(listener, connection, peek),
-            None if peeking.waiting.len() >= WAITING_MAX => self.is_known(listener, connection),
+            None if peeking.waiting.len() >= peeking.waiting_max => {
+                self.is_known(listener, connection)
+            }
             None => self.wait_for_more(listener, connection),
         }
     }

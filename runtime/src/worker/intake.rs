@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use mio::event::Source;
@@ -22,6 +22,10 @@ use crate::machine::Joined;
 use crate::mailbox::{Accepted, Taken, Taker};
 use crate::sys::{self, AcceptFailure, ExclusiveEntry, ExclusiveWait, accept_failure};
 
+/// How many connections a worker that stops takes at most of what waits in a socket's backlog:
+/// under load there is always one more.
+const LAST_MAX: u32 = 4096;
+
 /// A listener's source of connections, and how the worker waits for them.
 #[derive(Debug)]
 pub(super) struct Intake {
@@ -32,6 +36,8 @@ pub(super) struct Intake {
     watch: Mutex<Watch>,
     /// Set when the worker shall stop and has taken what there was.
     is_done: AtomicBool,
+    /// How many more it takes, once it stops.
+    last_left: AtomicU32,
     /// Set while what comes is left to others, for want of descriptors.
     is_short: AtomicBool,
 }
@@ -104,6 +110,7 @@ impl Intake {
             tally,
             watch: Mutex::default(),
             is_done: AtomicBool::new(false),
+            last_left: AtomicU32::new(LAST_MAX),
             is_short: AtomicBool::new(false),
         });
         intake.tally.set_intake(&intake);
@@ -199,7 +206,7 @@ impl Intake {
             Ok(_) => {}
         }
         let found = found?;
-        if found.is_none() && stops {
+        if stops && (found.is_none() || self.last_left.fetch_sub(1, Ordering::AcqRel) <= 1) {
             self.finish();
         }
         Ok(found.map(|accepted| self.admit(accepted)))

@@ -31,6 +31,7 @@ tests! {
     a_blocking_worker_of_weight_zero_sleeps_while_connections_wait,
     a_worker_at_its_limit_takes_no_more_until_one_ends,
     all_workers_at_their_limits_keep_connections_waiting,
+    workers_that_stop_under_load_come_to_an_end,
     a_closed_listener_leaves_all_to_others_and_can_come_back,
     nothing_is_left_over,
 }
@@ -317,6 +318,27 @@ fn all_workers_at_their_limits_keep_connections_waiting() {
             group.iter_mut().for_each(Client::finish);
         }
         running.stop();
+    }
+}
+
+/// Bug: they took what had come meanwhile, until there was nothing, which may never be.
+fn workers_that_stop_under_load_come_to_an_end() {
+    for dispatch in [Dispatch::Shared, Dispatch::Steered] {
+        let endless = Duration::from_secs(3600);
+        let builder = shared("serve", "127.0.0.1:0").dispatch(dispatch).workers(1);
+        let mut running = Running::start(builder.drain_timeout(endless));
+        let address = running.listening(1);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                // Until nobody listens; and not for ever if the test fails.
+                scope.spawn(|| {
+                    let clients = (0..200_000).map_while(|_| Client::try_connect(&address).ok());
+                    clients.for_each(|mut client| drop(client.send("\n")));
+                });
+            }
+            wait_until("something waits", || backlog(&address) > 0);
+            running.stop();
+        });
     }
 }
 
