@@ -1,7 +1,6 @@
 //! The handle of a running cluster.
 
 mod messages;
-mod status;
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,13 +11,13 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 pub use self::messages::Broadcast;
-pub use self::status::ListenerInfo;
 
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::event::{Event, WorkerId, WorkerInfo};
 use crate::machine::Order;
 use crate::shell::{Command, Control};
+use crate::status::ListenerInfo;
 use crate::sys::SIGNAL_MAX;
 
 /// Reaches a running cluster, from any thread.
@@ -54,6 +53,22 @@ impl Handle {
     /// The workers that have a process now, by slot.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         self.control.workers()
+    }
+
+    /// What the cluster listens on, in the order in which it was first asked for.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = runtime::Cluster::builder().workers(4).spawn()?;
+    /// for listener in cluster.listeners() {
+    ///     let open: Vec<_> = (0..4).map(|slot| listener.open(slot)).collect();
+    ///     println!("{} ({}): {open:?} open", listener.address, listener.dispatch);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn listeners(&self) -> Vec<ListenerInfo> {
+        self.control.listeners()
     }
 
     /// What is known of a worker; `None` when it has no process, not yet or no more.

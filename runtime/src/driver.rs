@@ -1,14 +1,11 @@
 //! A cluster that lives in its user's event loop.
 
 use std::fmt;
-use std::io;
 use std::ops::{ControlFlow, Deref};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crossbeam_channel::Receiver;
-use mio::event::Source;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Registry, Token};
+use mio::Events;
 
 use crate::cluster::Handle;
 use crate::error::Error;
@@ -94,30 +91,10 @@ impl AsFd for Driver {
     }
 }
 
-/// Readable when a turn has something to do.
-impl Source for Driver {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
-    }
-}
+source_by_descriptor!(
+    /// Readable when a turn has something to do.
+    Driver
+);
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -230,6 +230,9 @@
 //! [`start_timeout`]: Builder::start_timeout
 //! [`workers`]: Builder::workers
 
+#[macro_use]
+mod source;
+
 mod address;
 mod bound;
 mod builder;
@@ -255,12 +258,13 @@ mod shell;
 #[doc(hidden)]
 pub mod sim;
 mod slot_options;
+mod status;
 mod sys;
 mod worker;
 
 pub use address::{Address, Inherited, ParseAddressError, Peer};
 pub use builder::Builder;
-pub use cluster::{Broadcast, Cluster, Handle, ListenerInfo};
+pub use cluster::{Broadcast, Cluster, Handle};
 pub use driver::Driver;
 pub use error::Error;
 pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
@@ -273,6 +277,7 @@ pub use peek::{Peek, PeekOptions};
 pub use post::{Message, Recipient, RequestError, SendError, Sender};
 pub use scheduler::PolicyKind;
 pub use slot_options::SlotOptions;
+pub use status::ListenerInfo;
 pub use sys::Resource;
 pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, UdpSocket, Worker};
 

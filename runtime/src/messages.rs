@@ -1,17 +1,13 @@
 //! What an application takes messages with.
 
 use std::fmt;
-use std::io;
 use std::iter::FusedIterator;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{RecvError, RecvTimeoutError, TryRecvError};
 use handle_passing::Handle;
-use mio::event::Source;
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
 
 use crate::desk::Nothing;
 use crate::event::WorkerId;
@@ -114,30 +110,10 @@ impl<F> AsFd for Messages<F> {
     }
 }
 
-/// Readable while messages wait, and from the end on.
-impl<F> Source for Messages<F> {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
-    }
-}
+source_by_descriptor!(
+    /// Readable while messages wait, and from the end on.
+    Messages<F>
+);
 
 /// A message that has come. The master's program gets them from workers, a worker from a
 /// [`Sender`](crate::Sender).

@@ -9,23 +9,11 @@ use std::time::Duration;
 use scheduler::Outcome;
 
 use super::dispatch::Balancer;
+use super::mailbox::Counters;
 use super::{Output, Time};
 
 /// More open connections than this no worker is believed to have.
 const OPEN_MAX: u32 = 1 << 24;
-
-/// What a slot's workers have counted of one listener's connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// How many they took; wraps.
-    pub taken: u32,
-    /// How many are open.
-    pub open: u32,
-    /// How many have ended; wraps.
-    pub closed: u32,
-    /// How long those were open, together, in microseconds; wraps.
-    pub lifetime_us: u64,
-}
 
 impl<C> Balancer<C> {
     /// Whether picks depend on what workers count.

@@ -1,8 +1,20 @@
 //! What the machine knows of a slot's mailbox, which is a queue in the kernel.
 
 use super::Time;
-use super::loads::Counters;
 use crate::event::WorkerId;
+
+/// What a slot's workers have counted of one listener's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// How many they took; wraps.
+    pub taken: u32,
+    /// How many are open.
+    pub open: u32,
+    /// How many have ended; wraps.
+    pub closed: u32,
+    /// How long those were open, together, in microseconds; wraps.
+    pub lifetime_us: u64,
+}
 
 /// A slot's mailbox.
 #[derive(Debug)]

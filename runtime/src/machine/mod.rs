@@ -29,7 +29,7 @@ use scheduler::Policy;
 
 pub(crate) use self::dispatch::ROTATION;
 pub use self::dispatch::Refusal;
-pub use self::loads::Counters;
+pub use self::mailbox::Counters;
 pub(crate) use self::message::PROTOCOL_VERSION;
 pub use self::message::{DecodeError, FromWorker, Joined, ListenFailure, ToWorker};
 pub use self::restart::RestartPolicy;

@@ -13,10 +13,10 @@ use mio::{Interest, Token};
 use super::listener::{Accept, Listener};
 use super::{Master, Subject};
 use crate::address::Address;
-use crate::cluster::ListenerInfo;
 use crate::listen::{Dispatch, ListenOptions};
 use crate::machine::{Input, ListenerId, MailboxId, ROTATION, Refusal, SLOTS_MAX};
 use crate::mailbox::{Accepted, Mailbox, Taken, Taker};
+use crate::status::ListenerInfo;
 use crate::sys::Board;
 
 /// How many connections are accepted on one listener before other events get their turn.

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::post::Post;
-use crate::cluster::ListenerInfo;
 use crate::event::{Event, WorkerInfo};
 use crate::machine::Order;
 use crate::slot_options::{SlotOptions, SlotPlan};
+use crate::status::ListenerInfo;
 
 /// How many events wait for a slow reader before further ones are lost and counted.
 const EVENTS_MAX: usize = 4096;

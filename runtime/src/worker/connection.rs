@@ -1,11 +1,8 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
 
 use super::tally::OpenConnection;
 use crate::address::Peer;
@@ -133,26 +130,4 @@ impl From<Connection> for OwnedFd {
     }
 }
 
-impl Source for Connection {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
-    }
-}
+source_by_descriptor!(Connection);

@@ -10,16 +10,13 @@ mod tally;
 mod udp;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipc_core::{Bootstrap, Channel};
-use mio::event::Source;
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
 
 pub use self::connection::{Connection, Stream};
 pub use self::listener::{Incoming, Listener};
@@ -277,30 +274,10 @@ impl AsFd for Worker {
     }
 }
 
-/// Readable once the worker shall stop, and from then on.
-impl Source for Worker {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).register(registry, token, interests)
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interests: Interest,
-    ) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).reregister(registry, token, interests)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.as_fd().as_raw_fd()).deregister(registry)
-    }
-}
+source_by_descriptor!(
+    /// Readable once the worker shall stop, and from then on.
+    Worker
+);
 
 /// Fails in a process that was started as a worker and becomes a master instead: its workers would
 /// do the same, without end.

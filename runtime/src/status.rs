@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Handle;
 use crate::address::Address;
 use crate::listen::Dispatch;
 use crate::sys::Board;
 
-/// A listener of a cluster, from [`Handle::listeners`].
+/// A listener of a cluster, from [`Handle::listeners`](crate::Handle::listeners).
 #[derive(Clone)]
 pub struct ListenerInfo {
     /// The address, with the real port.
@@ -44,23 +43,5 @@ impl fmt::Debug for ListenerInfo {
             .field("policy", &self.policy)
             .field("reason", &self.reason)
             .finish_non_exhaustive()
-    }
-}
-
-impl Handle {
-    /// What the cluster listens on, in the order in which it was first asked for.
-    ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let cluster = runtime::Cluster::builder().workers(4).spawn()?;
-    /// for listener in cluster.listeners() {
-    ///     let open: Vec<_> = (0..4).map(|slot| listener.open(slot)).collect();
-    ///     println!("{} ({}): {open:?} open", listener.address, listener.dispatch);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn listeners(&self) -> Vec<ListenerInfo> {
-        self.control.listeners()
     }
 }
