@@ -78,7 +78,6 @@ impl Tier for Choices {
         self.busy[slot] = (load.connections, load.weight);
     }
 
-    #[inline]
     fn pick(&mut self, _request: &Request) -> Option<usize> {
         let (mut slot, other) = self.slots.draw_two(&mut self.generator)?;
         if let Some(other) = other {
