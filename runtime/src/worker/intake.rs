@@ -198,6 +198,7 @@ impl Intake {
         let stops = self.control.stop().is_some();
         let found = self.look();
         match &found {
+            Err(error) if is_closed(error) => return self.end(stops),
             Err(error) if sys::is_shortage(error) => {
                 self.fall_short();
             }
@@ -210,6 +211,19 @@ impl Intake {
             self.finish();
         }
         Ok(found.map(|accepted| self.admit(accepted)))
+    }
+
+    /// The socket was shut down: by the master, once the worker shall stop, or by a worker that
+    /// holds it too.
+    fn end(&self, stops: bool) -> io::Result<Option<(Connection, Peer)>> {
+        if stops {
+            self.finish();
+            return Ok(None);
+        }
+        // It stays readable for ever.
+        self.rest();
+        let text = "somebody has shut the listening socket down, for all who share it";
+        Err(io::Error::new(io::ErrorKind::NotConnected, text))
     }
 
     /// There are no descriptors. Who was woken for what it can't take has somebody else look, each
@@ -401,13 +415,12 @@ fn accept(mut accept_once: impl FnMut() -> io::Result<Accepted>) -> io::Result<O
         match accept_failure(&error) {
             AcceptFailure::Empty => return Ok(None),
             AcceptFailure::Retry => tracing::debug!(%error, "accept: connection lost"),
-            AcceptFailure::Pause if is_closed(&error) => return Ok(None),
             AcceptFailure::Pause | AcceptFailure::NoDescriptor => return Err(error),
         }
     }
 }
 
-/// Whether the master has shut the socket down: nothing will come any more.
+/// Whether somebody has shut the socket down: nothing will come any more.
 fn is_closed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }

@@ -33,6 +33,7 @@ tests! {
     all_workers_at_their_limits_keep_connections_waiting,
     workers_that_stop_under_load_come_to_an_end,
     a_closed_listener_leaves_all_to_others_and_can_come_back,
+    a_worker_that_shuts_the_socket_down_is_heard_of_and_nobody_spins,
     nothing_is_left_over,
 }
 
@@ -357,6 +358,21 @@ fn a_closed_listener_leaves_all_to_others_and_can_come_back() {
     assert_eq!(desk.listen("0", 1, &address.to_string()), address);
     desk.take("0", 1);
     assert_eq!(client.line(), "0.1");
+    running.stop();
+}
+
+fn a_worker_that_shuts_the_socket_down_is_heard_of_and_nobody_spins() {
+    let desk = Desk::new();
+    let running = puppets(&desk, 2);
+    desk.listen("0", 0, "127.0.0.1:0");
+    desk.listen("1", 0, "127.0.0.1:0");
+    assert_eq!(desk.ask("0", "break 0"), "broken");
+    for slot in ["0", "1"] {
+        let told = desk.ask(slot, "take 0");
+        assert!(told.starts_with("NotConnected: ") && told.contains("shut"), "{told}");
+    }
+    // In iteration it is an error, too, which ends the puppet's thread and then the puppet.
+    assert_eq!(desk.ask("1", "serve 0"), "serving");
     running.stop();
 }
 
