@@ -93,8 +93,16 @@ impl<C> Machine<C> {
             address: address.clone(),
         };
         let message = ToWorker::Listening { request, result: Ok(joined) };
-        self.output.push_back(Output::Tell { worker, message });
-        dispatch.attach(now, worker, &mut self.output);
+        let answer = Output::Tell { worker, message };
+        if dispatch.mode == Dispatch::Steered {
+            // The kernel first: who hears the answer may count on the next connection.
+            dispatch.attach(now, worker, &mut self.output);
+            self.output.push_back(answer);
+        } else {
+            // What waits goes into a mailbox that the answer makes.
+            self.output.push_back(answer);
+            dispatch.attach(now, worker, &mut self.output);
+        }
         // When this is heard, the kernel has been told.
         self.output.push_back(Output::Event(Event::Listening { worker, address }));
         self.worked = true;

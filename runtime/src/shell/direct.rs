@@ -34,7 +34,8 @@ impl Master {
                 self.listeners.get(&id).ok_or_else(gone)?.socket().try_clone_to_owned()?
             }
             Dispatch::Steered => {
-                self.steered.get_mut(&id).ok_or_else(gone)?.socket_of(worker.slot)?
+                let steered = self.steered.get_mut(&id).ok_or_else(gone)?;
+                steered.socket_of(worker.slot)?.try_clone_to_owned()?
             }
         };
         let board = self.boards.get(&id).ok_or_else(gone)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use scheduler::PolicyKind;
 
@@ -83,8 +83,8 @@ impl Steered {
         }
     }
 
-    /// A duplicate of the slot's socket, which it gets now if it has none.
-    pub(super) fn socket_of(&mut self, slot: usize) -> io::Result<OwnedFd> {
+    /// The slot's socket, which it gets now if it has none.
+    pub(super) fn socket_of(&mut self, slot: usize) -> io::Result<BorrowedFd<'_>> {
         if self.steering.socket(slot).is_none() {
             let socket = match self.spare.take() {
                 Some(spare) => spare,
@@ -92,17 +92,21 @@ impl Steered {
             };
             self.steering.add(slot, socket)?;
         }
-        let socket = self.steering.socket(slot).ok_or(io::ErrorKind::NotFound)?;
-        socket.try_clone_to_owned()
+        Ok(self.steering.socket(slot).ok_or(io::ErrorKind::NotFound)?)
     }
 
-    /// From now on these slots get connections, by weight.
+    /// From now on these slots get connections, by weight; those that have no socket get one.
     pub(super) fn steer(&mut self, shares: &[(usize, u32)]) -> io::Result<()> {
-        let shares: Vec<_> = shares
-            .iter()
-            .map(|(slot, weight)| (*slot, if self.by_weight { *weight } else { 1 }))
-            .collect();
-        self.steering.set_table(&shares)
+        let mut result = Ok(());
+        let mut table = Vec::new();
+        for (slot, weight) in shares {
+            match self.socket_of(*slot) {
+                Ok(_) => table.push((*slot, if self.by_weight { *weight } else { 1 })),
+                // Its worker will not be told where to listen, for the same reason.
+                Err(error) => result = Err(error),
+            }
+        }
+        self.steering.set_table(&table).and(result)
     }
 
     /// Moves what waits at the slot's socket to the others, if the kernel can; else it stays, for
