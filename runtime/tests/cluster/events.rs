@@ -11,7 +11,7 @@ use runtime::{Address, Dispatch, Event, Peek, PeekOptions, WorkerId, WorkerState
 use crate::harness::{Outcome, children, roles, tests};
 use crate::support::cluster::told;
 use crate::support::roles::{serve_as, worker};
-use crate::support::{Client, Directory, Running, ask, proc_field, role, wait_until};
+use crate::support::{Client, Directory, Running, ask, proc_field, role, try_ask, wait_until};
 
 tests! {
     a_workers_life_is_told_in_order_and_once,
@@ -89,8 +89,7 @@ fn a_slow_reader_is_told_how_many_events_it_has_lost() {
     let args = [&FAILURES.to_string(), &address.to_string()];
     let running = Running::start(role("fail_to_listen", &args.map(String::as_str)).workers(1));
     // Nobody reads events, and the workers go on all the same.
-    wait_until("it listens at last", || directory.join("socket").exists());
-    assert_eq!(ask(&address), "0.1");
+    wait_until("it listens at last", || try_ask(&address).is_ok_and(|name| name == "0.1"));
     let mut events: Vec<_> = running.cluster.events().try_iter().collect();
     let missing = FAILURES + 4 - events.len();
     assert!(missing > 0, "spawned, online, the failures, opened and listening are too many");
