@@ -178,7 +178,8 @@ pub enum Event {
         address: Address,
         /// How its connections get to workers.
         dispatch: Dispatch,
-        /// The name of the policy that balances them.
+        /// The name of the policy that balances them; `rotation` where workers take turns at one
+        /// socket, `none` for datagrams that they share.
         policy: &'static str,
         /// Why it is another dispatch than was asked for.
         reason: Option<String>,

@@ -14,7 +14,8 @@ pub struct ListenerInfo {
     pub address: Address,
     /// How its connections get to workers.
     pub dispatch: Dispatch,
-    /// The name of the policy that balances them.
+    /// The name of the policy that balances them; `rotation` where workers take turns at one
+    /// socket, `none` for datagrams that they share.
     pub policy: &'static str,
     /// Why it is another dispatch than was asked for.
     pub reason: Option<String>,

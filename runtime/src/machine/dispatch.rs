@@ -34,9 +34,6 @@ const RETRY_DELAY: Duration = Duration::from_millis(20);
 /// How often, at most, shed clients are reported.
 const SHED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the kernel does for workers that share a socket.
-pub(crate) const ROTATION: &str = "rotation";
-
 /// What becomes of the listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -173,12 +170,12 @@ impl<C> Balancer<C> {
         self.settle(now, worker.slot, out);
     }
 
-    /// What the policy calls itself.
-    pub(crate) fn policy_name(&self) -> &'static str {
-        match self.mode {
+    /// What picks a worker when connections to `address` get there by `mode`.
+    pub(crate) fn policy_name(&self, mode: Dispatch, address: &Address) -> &'static str {
+        match mode {
             // Of datagrams, nobody says which worker gets one.
-            Dispatch::Shared if matches!(self.address, Address::Udp(_)) => "none",
-            Dispatch::Shared => ROTATION,
+            Dispatch::Shared if matches!(address, Address::Udp(_)) => "none",
+            Dispatch::Shared => "rotation",
             Dispatch::Auto | Dispatch::Handoff | Dispatch::Steered => self.policy.name(),
         }
     }

@@ -132,7 +132,7 @@ impl<C> Machine<C> {
                 dispatch.phase = Phase::Open;
                 dispatch.address = address.clone();
                 dispatch.mode = mode;
-                let policy = dispatch.policy_name();
+                let policy = dispatch.policy_name(mode, &address);
                 let event = Event::Opened { address, dispatch: mode, policy, reason };
                 self.output.push_back(Output::Event(event));
                 for (worker, request) in requests {

@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use scheduler::Policy;
 
-pub(crate) use self::dispatch::ROTATION;
 pub use self::dispatch::Refusal;
 pub use self::mailbox::Counters;
 pub(crate) use self::message::PROTOCOL_VERSION;
@@ -395,9 +394,14 @@ impl<C> Machine<C> {
         slots.chain(listeners).chain(stage).min()
     }
 
-    /// What the policy of this listener calls itself.
-    pub fn policy_name(&self, listener: ListenerId) -> &'static str {
-        self.listeners.get(&listener).map_or("", Balancer::policy_name)
+    /// What picks a worker when this listener is open at `address`, by `mode`.
+    pub fn policy_name(
+        &self,
+        listener: ListenerId,
+        mode: Dispatch,
+        address: &Address,
+    ) -> &'static str {
+        self.listeners.get(&listener).map_or("", |balancer| balancer.policy_name(mode, address))
     }
 
     /// Of how many slots the counters are wanted, since picks of this listener depend on them.

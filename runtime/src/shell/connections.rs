@@ -14,7 +14,7 @@ use super::listener::{Accept, Listener};
 use super::{Master, Subject};
 use crate::address::Address;
 use crate::listen::{Dispatch, ListenOptions};
-use crate::machine::{Input, ListenerId, MailboxId, ROTATION, Refusal, SLOTS_MAX};
+use crate::machine::{Input, ListenerId, MailboxId, Refusal, SLOTS_MAX};
 use crate::mailbox::{Accepted, Mailbox, Taken, Taker};
 use crate::status::ListenerInfo;
 use crate::sys::Board;
@@ -71,10 +71,7 @@ impl Master {
                     self.control.add_listener(ListenerInfo {
                         address: address.clone(),
                         dispatch,
-                        policy: match dispatch {
-                            Dispatch::Shared => ROTATION,
-                            _ => self.machine.policy_name(listener),
-                        },
+                        policy: self.machine.policy_name(listener, dispatch, &address),
                         reason: reason.clone(),
                         board: Arc::clone(board),
                     });

@@ -222,7 +222,8 @@ impl Intake {
         }
         // It stays readable for ever.
         self.rest();
-        let text = "somebody has shut the listening socket down, for all who share it";
+        let text = "somebody has shut the listening socket down, for all who share it: a worker \
+                    that wants no more connections drops its listener instead";
         Err(io::Error::new(io::ErrorKind::NotConnected, text))
     }
 

@@ -51,7 +51,8 @@ impl Listener {
     ///
     /// `WouldBlock` when there is none for this worker. When this process has no descriptor left,
     /// the error says so (`EMFILE`) and the connection goes on waiting, or to another worker; try
-    /// again a little later, since no event tells when there are descriptors again.
+    /// again a little later, since no event tells when there are descriptors again. `NotConnected`
+    /// when somebody has shut the socket down, which the workers share: it listens no more.
     pub fn accept(&self) -> io::Result<(Connection, Peer)> {
         self.intake.take_in_turn()?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }

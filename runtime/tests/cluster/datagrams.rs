@@ -193,6 +193,7 @@ fn it_is_told_that_datagrams_are_shared() {
     let shared =
         Event::Opened { address, dispatch: Dispatch::Shared, policy: "none", reason: None };
     assert_eq!(opened, shared);
+    assert_eq!(running.cluster.listeners()[0].policy, "none", "the status says the same");
     running.stop();
 }
 
