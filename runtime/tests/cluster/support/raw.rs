@@ -4,8 +4,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
 use ipc_core::frame::Header;
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 use runtime::machine::FromWorker;
+
+use super::roles::park_for_ever;
 
 /// The channel that this process has inherited.
 pub(crate) struct RawChannel(RawFd);
@@ -24,8 +27,13 @@ impl RawChannel {
 
     pub(crate) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = send(self.0, bytes, MsgFlags::MSG_NOSIGNAL)?;
-            bytes = &bytes[sent..];
+            match send(self.0, bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(sent) => bytes = &bytes[sent..],
+                // A master that has heard enough closes the channel before it kills; who returned
+                // the error here could have exited by then.
+                Err(Errno::EPIPE | Errno::ECONNRESET) => park_for_ever(),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
