@@ -242,17 +242,20 @@ mod desk;
 mod driver;
 mod error;
 mod event;
+mod exit;
 mod listen;
 // Public for the fuzz targets and the simulator; no part of the stable interface.
 #[doc(hidden)]
 pub mod machine;
 mod mailbox;
+mod message;
 mod messages;
 mod peek;
 mod policy;
 // Public for the fuzz targets; no part of the stable interface.
 #[doc(hidden)]
 pub mod post;
+pub mod process;
 mod shell;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
@@ -267,18 +270,20 @@ pub use builder::Builder;
 pub use cluster::{Broadcast, Cluster, Handle};
 pub use driver::Driver;
 pub use error::Error;
-pub use event::{Event, Exit, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
+pub use event::{Event, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
+pub use exit::Exit;
 #[cfg(feature = "typed")]
 pub use ipc_core::CodecError;
 pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
 pub use machine::RestartPolicy;
+pub use message::Message;
 pub use messages::{Messages, Received};
 pub use peek::{Peek, PeekOptions};
-pub use post::{Message, Recipient, RequestError, SendError, Sender};
+pub use post::{Recipient, RequestError, SendError, Sender};
+pub use process::Resource;
 pub use scheduler::PolicyKind;
 pub use slot_options::SlotOptions;
 pub use status::ListenerInfo;
-pub use sys::Resource;
 pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, UdpSocket, Worker};
 
 /// Compiles the examples of the workspace's README.

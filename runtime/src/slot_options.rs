@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::machine::SLOTS_MAX;
-use crate::sys::{self, Resource};
+use crate::process::Resource;
+use crate::process::launch::{ChildOptions, Limit};
+use crate::sys;
 
 /// What distinguishes the workers of one slot, beyond the cluster's settings.
 ///
@@ -29,25 +31,6 @@ pub struct SlotOptions {
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) args: Vec<OsString>,
     pub(crate) child: ChildOptions,
-}
-
-/// What a child does to itself before it executes its program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChildOptions {
-    pub(crate) limits: Vec<Limit>,
-    pub(crate) cpus: Option<Vec<usize>>,
-    pub(crate) groups: Option<Vec<u32>>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) directory: Option<PathBuf>,
-}
-
-/// A limit of a resource. [`Resource::UNLIMITED`] is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limit {
-    pub(crate) resource: Resource,
-    pub(crate) soft: u64,
-    pub(crate) hard: u64,
 }
 
 impl SlotOptions {

@@ -3,7 +3,8 @@
 use super::restart::{self, Decision, End};
 use super::slot::{Life, Stimulus};
 use super::{Machine, Output, PROTOCOL_VERSION, Signal, Stage, Time, ToWorker};
-use crate::event::{Event, Exit, KillReason, WorkerId};
+use crate::event::{Event, KillReason, WorkerId};
+use crate::exit::Exit;
 
 impl<C> Machine<C> {
     pub(super) fn start(&mut self, now: Time) {

@@ -37,7 +37,8 @@ use self::dispatch::Balancer;
 
 use self::slot::{Life, Slot, Stimulus};
 use crate::address::Address;
-use crate::event::{Event, Exit, KillReason, WorkerId, WorkerInfo};
+use crate::event::{Event, KillReason, WorkerId, WorkerInfo};
+use crate::exit::Exit;
 use crate::listen::{Dispatch, ListenOptions};
 
 /// Time since the start of the master.

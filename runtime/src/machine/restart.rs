@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::Exit;
+use crate::exit::Exit;
 
 /// How workers that die are replaced.
 ///

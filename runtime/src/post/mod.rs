@@ -15,8 +15,8 @@ mod credit;
 mod error;
 mod frame;
 mod hub;
-mod message;
 mod outgoing;
+mod party;
 mod spoke;
 
 pub use self::credit::{Account, Amount, Window};
@@ -26,9 +26,10 @@ pub use self::frame::{
     NOTICE_FROM_WORKER, NOTICE_TO_WORKER, Notice, Peer, What,
 };
 pub use self::hub::Hub;
-pub use self::message::{Message, Recipient, Sender};
 pub use self::outgoing::{Sent, Ticket};
+pub use self::party::{Recipient, Sender};
 pub use self::spoke::Spoke;
+pub use crate::message::Message;
 
 /// How many messages of one direction and lane wait at most.
 pub const WINDOW_MESSAGES: u32 = 256;

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use super::kernel::{Mailbox, Place, Socket, SocketState};
 use super::world::World;
 use super::{EXIT_LATE_MAX, MASTER_LATE_MAX, Time};
-use crate::event::{Event, Exit};
+use crate::event::Event;
+use crate::exit::Exit;
 use crate::listen::ListenOptions;
 use crate::machine::{FromWorker, Input};
 

@@ -3,7 +3,8 @@
 
 use super::Time;
 use crate::address::Address;
-use crate::event::{Event, Exit, KillReason, WorkerId};
+use crate::event::{Event, KillReason, WorkerId};
+use crate::exit::Exit;
 use crate::machine::{Config, RestartPolicy};
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::Time;
 use super::plan::{Fault, Plan};
 use super::source::Source;
-use crate::event::Exit;
+use crate::exit::Exit;
 
 /// What a worker does out of turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)] // calls that no safe wrapper offers, and a hook between fork and exec
 
 use std::ffi::CString;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +13,8 @@ use nix::fcntl::OFlag;
 use nix::sys::resource::{self, setrlimit};
 use nix::unistd::{getegid, geteuid, pipe2, read};
 
-use crate::slot_options::{ChildOptions, Limit};
+use crate::process::Resource;
+use crate::process::launch::{ChildOptions, Limit};
 
 /// How many processors a set of them can hold.
 pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
@@ -22,62 +22,17 @@ pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
 /// The largest number of a signal.
 pub(crate) const SIGNAL_MAX: i32 = 64;
 
-/// A resource of which a process can only use so much; see `getrlimit(2)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Resource {
-    /// Bytes of address space (`RLIMIT_AS`).
-    AddressSpace,
-    /// Bytes of a core file (`RLIMIT_CORE`).
-    CoreFile,
-    /// Seconds of processor time (`RLIMIT_CPU`).
-    ProcessorTime,
-    /// Bytes of data (`RLIMIT_DATA`).
-    Data,
-    /// Bytes of a file that is written (`RLIMIT_FSIZE`).
-    FileSize,
-    /// Bytes of memory that is locked (`RLIMIT_MEMLOCK`).
-    LockedMemory,
-    /// The highest descriptor, and one (`RLIMIT_NOFILE`).
-    OpenFiles,
-    /// Processes and threads of its user (`RLIMIT_NPROC`).
-    Processes,
-    /// Bytes of the stack (`RLIMIT_STACK`).
-    Stack,
-}
-
-impl Resource {
-    /// No limit.
-    pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
-
-    fn system(self) -> resource::Resource {
-        match self {
-            Resource::AddressSpace => resource::Resource::RLIMIT_AS,
-            Resource::CoreFile => resource::Resource::RLIMIT_CORE,
-            Resource::ProcessorTime => resource::Resource::RLIMIT_CPU,
-            Resource::Data => resource::Resource::RLIMIT_DATA,
-            Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
-            Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
-            Resource::OpenFiles => resource::Resource::RLIMIT_NOFILE,
-            Resource::Processes => resource::Resource::RLIMIT_NPROC,
-            Resource::Stack => resource::Resource::RLIMIT_STACK,
-        }
-    }
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Resource::AddressSpace => "address space",
-            Resource::CoreFile => "core file",
-            Resource::ProcessorTime => "processor time",
-            Resource::Data => "data",
-            Resource::FileSize => "file size",
-            Resource::LockedMemory => "locked memory",
-            Resource::OpenFiles => "open files",
-            Resource::Processes => "processes",
-            Resource::Stack => "stack",
-        })
+fn system(resource: Resource) -> resource::Resource {
+    match resource {
+        Resource::AddressSpace => resource::Resource::RLIMIT_AS,
+        Resource::CoreFile => resource::Resource::RLIMIT_CORE,
+        Resource::ProcessorTime => resource::Resource::RLIMIT_CPU,
+        Resource::Data => resource::Resource::RLIMIT_DATA,
+        Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
+        Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
+        Resource::OpenFiles => resource::Resource::RLIMIT_NOFILE,
+        Resource::Processes => resource::Resource::RLIMIT_NPROC,
+        Resource::Stack => resource::Resource::RLIMIT_STACK,
     }
 }
 
@@ -144,7 +99,7 @@ pub(crate) fn prepare<'a>(
 
 impl Steps {
     fn new(options: &ChildOptions) -> io::Result<Steps> {
-        let limit = |limit: &Limit| (limit.resource.system(), limit.soft, limit.hard);
+        let limit = |limit: &Limit| (system(limit.resource), limit.soft, limit.hard);
         // Who becomes another user does not keep the groups of this one.
         let becomes_another = options.uid.is_some_and(|uid| uid != user_and_group().0);
         let groups = options.groups.clone().or(becomes_another.then(Vec::new));

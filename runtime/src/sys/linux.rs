@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use crate::event::Exit;
+use crate::exit::Exit;
 
 pub(crate) use libc::{EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, SIGKILL, SIGTERM};
 

@@ -35,7 +35,6 @@ mod steer;
 mod timer;
 
 pub(crate) use board::{Board, Cell, CellWriter};
-pub use child::Resource;
 pub(crate) use child::{CPUS_MAX, SIGNAL_MAX, is_root, prepare, user_and_group};
 pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
 pub(crate) use inherited::inherited_descriptor;

@@ -3,8 +3,6 @@ use std::fmt;
 use handle_passing::{FromHandle, Handle};
 use ipc_core::{Handles, TakeHandleError};
 
-use crate::event::WorkerId;
-
 /// A message between the master's program and a worker, or between workers: bytes and handles.
 ///
 /// # Examples
@@ -129,44 +127,5 @@ impl<H: fmt::Debug> fmt::Debug for Message<H> {
             .field("bytes", &format_args!("\"{}\"", shown.escape_ascii()))
             .field("handles", &self.handles)
             .finish()
-    }
-}
-
-/// Who has sent a message to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sender {
-    /// The master's program.
-    Master,
-    /// A worker.
-    Worker(WorkerId),
-}
-
-impl fmt::Display for Sender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Sender::Master => f.write_str("the master"),
-            Sender::Worker(worker) => write!(f, "worker {worker}"),
-        }
-    }
-}
-
-/// Which worker a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Recipient {
-    /// This worker, and no successor of it.
-    Worker(WorkerId),
-    /// Whichever worker is in this slot when the message comes by.
-    Slot(usize),
-}
-
-impl From<WorkerId> for Recipient {
-    fn from(worker: WorkerId) -> Self {
-        Recipient::Worker(worker)
-    }
-}
-
-impl From<usize> for Recipient {
-    fn from(slot: usize) -> Self {
-        Recipient::Slot(slot)
     }
 }

@@ -1,0 +1,18 @@
+//! Child processes: spawn, exec, fork.
+
+#![allow(dead_code)] // TO BE REMOVED when all parts have landed
+
+mod cancel;
+mod command;
+mod error;
+pub(crate) mod launch;
+mod limit;
+mod signal;
+mod stdio;
+
+pub use self::cancel::CancelToken;
+pub use self::command::Command;
+pub use self::error::{SpawnError, Step};
+pub use self::limit::Resource;
+pub use self::signal::{ParseSignalError, Signal};
+pub use self::stdio::Stdio;
