@@ -104,8 +104,9 @@ if [ $# -gt 0 ]; then
 fi
 # No doc tests: the examples of the guides are Unix's.
 cargo_for "$windows" test --locked "${crates[@]}" --all-features --lib --tests
-echo "runtime: only Linux so far, it says so itself at compile time"
+# The cluster is Linux's alone, and so are its tests and examples.
+cargo_for "$windows" clippy --locked -p runtime --all-features --lib -- -D warnings
 cargo_for "$windows" clippy --locked "${crates[@]}" --all-features --all-targets -- -D warnings
 for target in "${others[@]}"; do
-    cargo_for "$target" clippy --locked "${crates[@]}" --all-features -- -D warnings
+    cargo_for "$target" clippy --locked "${crates[@]}" -p runtime --all-features -- -D warnings
 done

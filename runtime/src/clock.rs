@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::machine::Time;
-
 /// The monotonic time since its start.
 #[derive(Debug)]
 pub(crate) struct Clock(Instant);
@@ -13,12 +11,12 @@ impl Clock {
         Clock(Instant::now())
     }
 
-    pub(crate) fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Duration {
         self.0.elapsed()
     }
 
     /// How long it is until `time`.
-    pub(crate) fn until(&self, time: Time) -> Duration {
+    pub(crate) fn until(&self, time: Duration) -> Duration {
         time.saturating_sub(self.now())
     }
 }

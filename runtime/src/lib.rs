@@ -207,7 +207,8 @@
 //! What a user of Node must know first: there is no `fork`, since slots refill themselves; clients
 //! wait while no worker is there, instead of being refused; and a worker takes a connection only
 //! when it can serve it. `PARITY.md` in this package has every feature in a table, [`Handle`] a
-//! short one. Linux only, so far.
+//! short one. The cluster is for Linux only, so far; [`process`] is for Windows, macOS and FreeBSD
+//! too.
 //!
 //! # Features
 //!
@@ -230,61 +231,89 @@
 //! [`start_timeout`]: Builder::start_timeout
 //! [`workers`]: Builder::workers
 
+// The cluster is Linux's only, so far; child processes are everybody's.
+
+#[cfg(unix)]
 #[macro_use]
 mod source;
 
+#[cfg(target_os = "linux")]
 mod address;
+#[cfg(target_os = "linux")]
 mod bound;
+#[cfg(target_os = "linux")]
 mod builder;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "some is the cluster's alone"))]
 mod clock;
+#[cfg(target_os = "linux")]
 mod cluster;
+#[cfg(target_os = "linux")]
 mod desk;
+#[cfg(target_os = "linux")]
 mod driver;
+#[cfg(target_os = "linux")]
 mod error;
+#[cfg(target_os = "linux")]
 mod event;
 mod exit;
+#[cfg(target_os = "linux")]
 mod listen;
 // Public for the fuzz targets and the simulator; no part of the stable interface.
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod machine;
+#[cfg(target_os = "linux")]
 mod mailbox;
 mod message;
+#[cfg(target_os = "linux")]
 mod messages;
+#[cfg(target_os = "linux")]
 mod peek;
+#[cfg(target_os = "linux")]
 mod policy;
 // Public for the fuzz targets; no part of the stable interface.
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod post;
 pub mod process;
+#[cfg(target_os = "linux")]
 mod shell;
-#[cfg(feature = "sim")]
+#[cfg(all(target_os = "linux", feature = "sim"))]
 #[doc(hidden)]
 pub mod sim;
+#[cfg(target_os = "linux")]
 mod slot_options;
+#[cfg(target_os = "linux")]
 mod status;
 mod sys;
+#[cfg(target_os = "linux")]
 mod worker;
 
-pub use address::{Address, Inherited, ParseAddressError, Peer};
-pub use builder::Builder;
-pub use cluster::{Broadcast, Cluster, Handle};
-pub use driver::Driver;
-pub use error::Error;
-pub use event::{Event, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState};
 pub use exit::Exit;
 #[cfg(feature = "typed")]
 pub use ipc_core::CodecError;
-pub use listen::{Dispatch, ListenOptions, ParseDispatchError};
-pub use machine::RestartPolicy;
 pub use message::Message;
-pub use messages::{Messages, Received};
-pub use peek::{Peek, PeekOptions};
-pub use post::{Recipient, RequestError, SendError, Sender};
 pub use process::Resource;
+
+#[cfg(target_os = "linux")]
+pub use self::{
+    address::{Address, Inherited, ParseAddressError, Peer},
+    builder::Builder,
+    cluster::{Broadcast, Cluster, Handle},
+    driver::Driver,
+    error::Error,
+    event::{Event, KillReason, ParseWorkerIdError, WorkerId, WorkerInfo, WorkerState},
+    listen::{Dispatch, ListenOptions, ParseDispatchError},
+    machine::RestartPolicy,
+    messages::{Messages, Received},
+    peek::{Peek, PeekOptions},
+    post::{Recipient, RequestError, SendError, Sender},
+    slot_options::SlotOptions,
+    status::ListenerInfo,
+    worker::{Connection, Incoming, Listener, OpenConnection, Stream, UdpSocket, Worker},
+};
+#[cfg(target_os = "linux")]
 pub use scheduler::PolicyKind;
-pub use slot_options::SlotOptions;
-pub use status::ListenerInfo;
-pub use worker::{Connection, Incoming, Listener, OpenConnection, Stream, UdpSocket, Worker};
 
 /// Compiles the examples of the workspace's README.
 #[cfg(doctest)]

@@ -140,14 +140,27 @@ fn unsafe_code(source: &Source) -> Findings {
     })
 }
 
+/// Here whole modules, and what is public of them, may be one system's: the runtime is a library of
+/// child processes everywhere, and one of clusters where a system can do what they need.
+const PARTS_OF_SYSTEMS: &str = "runtime/src/lib.rs";
+
 fn platform(source: &Source) -> Findings {
     let excepted = source.path.ends_with("/src/sys/mod.rs") || source.path.contains("/tests/");
-    in_lines(if excepted { "" } else { &source.code }, |line| {
+    let lines: Vec<&str> = source.code.lines().collect();
+    let is_of_module = |line: usize| {
+        let item = lines[line..].iter().find(|line| !line.starts_with('#'));
+        item.is_some_and(|item| {
+            ["mod ", "pub mod ", "pub use "].iter().any(|m| item.starts_with(m))
+        })
+    };
+    let found = in_lines(if excepted { "" } else { &source.code }, |line| {
         let cfg = ["cfg(", "cfg!(", "cfg_attr("].iter().any(|cfg| line.contains(cfg));
         let family = cfg && words(line).any(|word| word == "unix" || word == "windows");
         let system = words(line).any(|word| word == "target_os" || word == "target_env");
         (family || system).then(|| "tell platforms apart in the crate's `src/sys/mod.rs`".into())
-    })
+    });
+    let stands = |line| source.path == PARTS_OF_SYSTEMS && is_of_module(line);
+    found.into_iter().filter(|(line, _)| !stands(line - 1)).collect()
 }
 
 /// Crates that are an async runtime, or bring one.
@@ -430,6 +443,9 @@ fn rules_for_boundaries_can_fail() {
     let text = "#[cfg(unix)]\n#[cfg(any(\n    target_os = \"linux\",\n))]\nuse std::os::unix;\n";
     assert_found("platform", "ipc-core/src/peer.rs", text, &[1, 3]);
     assert_found("platform", "ipc-core/src/sys/mod.rs", text, &[]);
+    let text = "#[cfg(unix)]\n#[macro_use]\nmod a;\n#[cfg(unix)]\nfn f() {}\n";
+    assert_found("platform", "ipc-core/src/lib.rs", text, &[1, 4]);
+    assert_found("platform", PARTS_OF_SYSTEMS, text, &[4]);
     let text = "[dependencies]\nruntime.workspace = true\n[target.'cfg(unix)'.dependencies.axum]\n\
                 [dev-dependencies]\ntokio = \"1\"\n[lints]\nworkspace = true\n";
     assert_found("layers", "ipc-core/Cargo.toml", text, &[2, 3]);

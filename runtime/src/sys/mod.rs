@@ -10,9 +10,6 @@
 //! `Steering` (sockets that share an address, chosen by the kernel), `claim_tcp` and its like (such
 //! sockets); `Board`, `CellWriter` (counters in shared memory).
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("runtime supports Linux; other systems follow");
-
 #[cfg(target_os = "linux")]
 mod board;
 #[cfg(target_os = "linux")]
@@ -34,16 +31,23 @@ mod steer;
 #[cfg(target_os = "linux")]
 mod timer;
 
-pub(crate) use board::{Board, Cell, CellWriter};
-pub(crate) use child::{CPUS_MAX, SIGNAL_MAX, is_root, prepare, user_and_group};
-pub(crate) use exclusive::{ExclusiveEntry, ExclusiveWait};
-pub(crate) use inherited::inherited_descriptor;
-pub(crate) use oom::OomKills;
-pub(crate) use reuseport::{claim_tcp, claim_udp, join_tcp, join_udp};
-pub(crate) use steer::{SteerMeans, SteerPolicy, Steering};
-pub(crate) use timer::{Timer, coarse_now};
-
-pub(crate) use linux::{
-    AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM, accept_failure,
-    is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit, waiting_bytes,
+#[cfg(target_os = "linux")]
+pub(crate) use self::{
+    board::{Board, Cell, CellWriter},
+    child::{CPUS_MAX, SIGNAL_MAX, is_root, prepare, user_and_group},
+    exclusive::{ExclusiveEntry, ExclusiveWait},
+    inherited::inherited_descriptor,
+    linux::{
+        AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM,
+        accept_failure, is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit,
+        waiting_bytes,
+    },
+    oom::OomKills,
+    reuseport::{claim_tcp, claim_udp, join_tcp, join_udp},
+    steer::{SteerMeans, SteerPolicy, Steering},
+    timer::{Timer, coarse_now},
 };
+
+/// The largest number of a signal.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const SIGNAL_MAX: i32 = 31;
