@@ -23,7 +23,7 @@ fn collect(directory: &Path, tests: &mut Tests) {
     }
 }
 
-/// What follows `#[test]`, and what the list of a module of `tests/cluster` holds.
+/// What follows `#[test]`, and what the list of a module holds whose binary has the `harness`.
 fn tests_in(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut lines = text.lines().map(str::trim);

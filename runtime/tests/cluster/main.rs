@@ -13,6 +13,7 @@ mod embedding;
 mod environment;
 mod events;
 mod exclusive;
+#[path = "../harness/mod.rs"]
 mod harness;
 mod hostile;
 mod hostile_messages;

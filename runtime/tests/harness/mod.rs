@@ -2,10 +2,12 @@
 //!
 //! A process that runs one test can be looked over afterwards as a whole: no descriptor, thread or
 //! child may be left. It can also be what the usual harness can't: single-threaded at its start,
-//! out of descriptors, without privileges, killed. The programs that tests start, workers above
-//! all, are this binary too, in a [`Role`].
+//! out of descriptors, without privileges, killed. The programs that tests start, workers and other
+//! children, are this binary too, in a [`Role`].
 //!
 //! `cargo test -p runtime --test cluster -- [--test-threads N] [--exact] [FILTER...]`
+
+pub(crate) mod tools;
 
 use std::collections::BTreeSet;
 use std::error::Error;

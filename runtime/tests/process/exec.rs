@@ -1,0 +1,6 @@
+//! Commands whose output is collected, blocking or not.
+
+use crate::harness::{roles, tests};
+
+tests! {}
+roles! {}

@@ -1,0 +1,6 @@
+//! Children with a channel: messages, handles, back-pressure, the end.
+
+use crate::harness::{roles, tests};
+
+tests! {}
+roles! {}

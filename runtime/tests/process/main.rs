@@ -1,0 +1,42 @@
+//! Child processes without a cluster.
+//!
+//! What the tests start is this binary again, in one of its roles. See `harness` for how they run.
+
+mod bad_input;
+mod child;
+mod exact;
+mod exec;
+mod fork;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod launch;
+mod storm;
+mod support;
+mod tree;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [
+        bad_input::TESTS,
+        child::TESTS,
+        exact::TESTS,
+        exec::TESTS,
+        fork::TESTS,
+        launch::TESTS,
+        storm::TESTS,
+        tree::TESTS,
+    ];
+    let roles = [
+        bad_input::ROLES,
+        child::ROLES,
+        exact::ROLES,
+        exec::ROLES,
+        fork::ROLES,
+        launch::ROLES,
+        storm::ROLES,
+        support::ROLES,
+        tree::ROLES,
+    ];
+    harness::main(&tests, &roles)
+}
