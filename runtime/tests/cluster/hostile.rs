@@ -56,25 +56,25 @@ fn attack(args: &[String]) -> Outcome {
         address: Address::Tcp(([192, 0, 2, 1], 80).into()),
     };
     match args[0].as_str() {
-        "early garbage" | "garbage" => channel.send(&[0xa5; 4096])?,
-        "early listen" => channel.send(&message(&listen(1)))?,
-        "version" => channel.send(&message(&FromWorker::Online { version: 99 }))?,
-        "another kind" => channel.send(&frame(77, 0, b""))?,
-        "the masters words" => channel.send(&frame(4, 0, &[1]))?,
-        "too short" => channel.send(&frame(130, 0, &[1, 2, 3]))?,
-        "something left over" => channel.send(&frame(131, 0, &[0; 5]))?,
-        "too long" => channel.send(&frame(130, 0, &vec![b'/'; 1 << 20]))?,
-        "announced" => channel.send(&[1, 130, 0, 0, 0xff, 0xff, 0xff, 0xff])?,
+        "early garbage" | "garbage" => channel.provoke(&[0xa5; 4096])?,
+        "early listen" => channel.provoke(&message(&listen(1)))?,
+        "version" => channel.provoke(&message(&FromWorker::Online { version: 99 }))?,
+        "another kind" => channel.provoke(&frame(77, 0, b""))?,
+        "the masters words" => channel.provoke(&frame(4, 0, &[1]))?,
+        "too short" => channel.provoke(&frame(130, 0, &[1, 2, 3]))?,
+        "something left over" => channel.provoke(&frame(131, 0, &[0; 5]))?,
+        "too long" => channel.provoke(&frame(130, 0, &vec![b'/'; 1 << 20]))?,
+        "announced" => channel.provoke(&[1, 130, 0, 0, 0xff, 0xff, 0xff, 0xff])?,
         "a descriptor" => send_descriptors(&channel, 1, 1)?,
         "a descriptor unannounced" => send_descriptors(&channel, 1, 0)?,
         "50 descriptors" => send_descriptors(&channel, 50, 50)?,
         "50 descriptors unannounced" => send_descriptors(&channel, 50, 0)?,
-        "half" => channel.send(&message(&listen(1))[..12])?,
+        "half" => channel.provoke(&message(&listen(1))[..12])?,
         "flood" => flood(&channel, &FromWorker::Online { version: 1 }),
         "unheard" => flood(&channel, &listen(1)),
         "close others" => (0..10_u32)
             .chain([u32::MAX])
-            .try_for_each(|listener| channel.send(&message(&FromWorker::Close { listener })))?,
+            .try_for_each(|listener| channel.provoke(&message(&FromWorker::Close { listener })))?,
         other => return Err(format!("no attack is called {other:?}").into()),
     }
     park_for_ever()

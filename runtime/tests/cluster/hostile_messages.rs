@@ -52,22 +52,22 @@ fn forge(args: &[String]) -> Outcome {
     let note = |peer| message(What::Note, peer, b"forged");
     let other = Peer::Worker(WorkerId { slot: 1, generation: 1 });
     match args[0].as_str() {
-        "no envelope" => channel.send(&frame(MESSAGE_FROM_WORKER, 0, b"short"))?,
+        "no envelope" => channel.provoke(&frame(MESSAGE_FROM_WORKER, 0, b"short"))?,
         "too long" => {
-            channel.send(&message(What::Note, Peer::Master, &vec![0; (1 << 20) + 1]))?;
+            channel.provoke(&message(What::Note, Peer::Master, &vec![0; (1 << 20) + 1]))?;
         }
         "a master's notice" => {
             let failed = Notice::Failed { request: 0, failure: Failure::Gone };
-            channel.send(&notice(failed))?;
+            channel.provoke(&notice(failed))?;
             let credit = [Amount::default(); 2];
-            channel.send(&notice(Notice::Open { terms: Terms::default(), credit }))?;
+            channel.provoke(&notice(Notice::Open { terms: Terms::default(), credit }))?;
         }
         "credit" => {
-            channel.send(&notice(Notice::Credit { lane: Lane::Messages, amount }))?;
+            channel.provoke(&notice(Notice::Credit { lane: Lane::Messages, amount }))?;
         }
         "one request twice" => {
             for _ in 0..2 {
-                channel.send(&message(What::Request(1), other, b"hold"))?;
+                channel.provoke(&message(What::Request(1), other, b"hold"))?;
             }
         }
         // One more than the window has.
@@ -84,8 +84,8 @@ fn forge(args: &[String]) -> Outcome {
         }
         "replies" => {
             for request in 0..WINDOW_MESSAGES / 2 {
-                channel.send(&message(What::Reply(request), other, b"forged"))?;
-                channel.send(&message(What::Reply(request), Peer::Master, b"forged"))?;
+                channel.provoke(&message(What::Reply(request), other, b"forged"))?;
+                channel.provoke(&message(What::Reply(request), Peer::Master, b"forged"))?;
             }
         }
         "five handles" => with_handles(&channel, &[0; 5], MESSAGE_FROM_WORKER, Peer::Master)?,
@@ -109,7 +109,7 @@ fn notice(notice: Notice) -> Vec<u8> {
 }
 
 fn send_many(channel: &RawChannel, count: u32, message: &[u8]) -> io::Result<()> {
-    (0..count).try_for_each(|_| channel.send(message))
+    (0..count).try_for_each(|_| channel.provoke(message))
 }
 
 fn with_handles(channel: &RawChannel, handles: &[RawFd], kind: u8, peer: Peer) -> io::Result<()> {

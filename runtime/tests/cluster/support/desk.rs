@@ -99,10 +99,12 @@ pub(crate) struct Phone {
 impl Phone {
     /// Its `name` may be used once at a time.
     pub(crate) fn new(number: &str, name: &str) -> io::Result<Phone> {
-        let path = Path::new(number).join(name);
-        let _ = std::fs::remove_file(&path);
-        let desk = Path::new(number).join("desk");
-        Ok(Phone { desk, socket: UnixDatagram::bind(path)? })
+        let directory = Path::new(number);
+        // Whoever has the name before loses it, also when both come at once.
+        let own = directory.join(format!("pid {}", std::process::id()));
+        let socket = UnixDatagram::bind(&own)?;
+        std::fs::rename(own, directory.join(name))?;
+        Ok(Phone { desk: directory.join("desk"), socket })
     }
 
     pub(crate) fn say(&self, text: &str) -> io::Result<()> {

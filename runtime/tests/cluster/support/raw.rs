@@ -4,7 +4,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
 use ipc_core::frame::Header;
-use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, send, sendmsg};
 use runtime::machine::FromWorker;
 
@@ -27,15 +26,20 @@ impl RawChannel {
 
     pub(crate) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match send(self.0, bytes, MsgFlags::MSG_NOSIGNAL) {
-                Ok(sent) => bytes = &bytes[sent..],
-                // A master that has heard enough closes the channel before it kills; who returned
-                // the error here could have exited by then.
-                Err(Errno::EPIPE | Errno::ECONNRESET) => park_for_ever(),
-                Err(error) => return Err(error.into()),
-            }
+            let sent = send(self.0, bytes, MsgFlags::MSG_NOSIGNAL)?;
+            bytes = &bytes[sent..];
         }
         Ok(())
+    }
+
+    /// Sends what a master kills for. One that has heard enough closes the channel before it does
+    /// that: who took this for an error would exit, and might be gone by then.
+    pub(crate) fn provoke(&self, bytes: &[u8]) -> io::Result<()> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match self.send(bytes) {
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => park_for_ever(),
+            result => result,
+        }
     }
 
     pub(crate) fn send_with(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
