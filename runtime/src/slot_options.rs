@@ -123,51 +123,30 @@ impl SlotOptions {
         if self.args.iter().any(|arg| arg.as_encoded_bytes().contains(&0)) {
             return Err("args: one holds a zero byte; leave it out".into());
         }
-        self.child.check()
+        check_child(&self.child)
     }
 }
 
-impl ChildOptions {
-    fn check(&self) -> Result<(), String> {
-        if let Some(cpus) = &self.cpus {
-            let too_large = cpus.iter().find(|cpu| **cpu >= sys::CPUS_MAX);
-            if let Some(cpu) = too_large {
-                return Err(format!("cpu_affinity: no processor {cpu}; they count from 0"));
-            }
-            if cpus.is_empty() {
-                return Err("cpu_affinity: no processor; name one, or don't set it".into());
-            }
-        }
-        for Limit { resource, soft, hard } in &self.limits {
-            if soft > hard {
-                return Err(format!("rlimit: {resource}: {soft} is above the hard limit {hard}"));
-            }
-        }
-        let (ids, root) = (sys::user_and_group(), sys::is_root());
-        let others = [
-            ("uid", self.uid.filter(|uid| *uid != ids.0)),
-            ("gid", self.gid.filter(|gid| *gid != ids.1)),
-            ("groups", self.groups.as_ref().map(|groups| groups.first().copied().unwrap_or(0))),
-        ];
-        for (option, id) in others {
-            if let Some(id) = id.filter(|_| !root) {
-                return Err(format!("{option} {id}: run the master as root, or leave it out"));
-            }
-        }
-        if let (Some(uid), None, true) = (self.uid, self.gid, root) {
-            return Err(format!(
-                "uid {uid} without gid: it would keep the master's group; set both"
-            ));
-        }
-        match &self.directory {
-            Some(path) => check_directory(path),
-            None => Ok(()),
+/// Finds what this process can't have a child do.
+fn check_child(options: &ChildOptions) -> Result<(), String> {
+    options.check()?;
+    let (ids, root) = (sys::user_and_group(), sys::is_root());
+    let others = [
+        ("uid", options.uid.filter(|uid| *uid != ids.0)),
+        ("gid", options.gid.filter(|gid| *gid != ids.1)),
+        ("groups", options.groups.as_ref().map(|groups| groups.first().copied().unwrap_or(0))),
+    ];
+    for (option, id) in others {
+        if let Some(id) = id.filter(|_| !root) {
+            return Err(format!("{option} {id}: run the master as root, or leave it out"));
         }
     }
-
-    /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == ChildOptions::default()
+    if let (Some(uid), None, true) = (options.uid, options.gid, root) {
+        return Err(format!("uid {uid} without gid: it would keep the master's group; set both"));
+    }
+    match &options.directory {
+        Some(path) => check_directory(path),
+        None => Ok(()),
     }
 }
 

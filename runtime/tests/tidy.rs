@@ -43,7 +43,6 @@ const PURE: &[&str] = &[
     "ipc-core/src/set/",
     "runtime/src/machine",
     "runtime/src/post/",
-    "runtime/src/process/capture",
     "runtime/src/sim",
 ];
 

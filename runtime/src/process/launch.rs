@@ -1,35 +1,39 @@
 //! All that a system needs to know to start a process.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use handle_passing::Handle;
 
 use super::limit::Resource;
+use crate::sys;
 
 /// A process that is about to be started; everything in it was checked.
 #[derive(Debug)]
-pub(crate) struct Launch {
+pub(crate) struct Launch<'a> {
     /// What to execute: the first that can be, as a shell goes through `PATH`.
     pub(crate) files: Vec<PathBuf>,
     /// The arguments, from the program's own name on; at least that.
-    pub(crate) args: Vec<OsString>,
+    pub(crate) args: Vec<&'a OsStr>,
     /// The whole environment.
     pub(crate) env: Vec<(OsString, OsString)>,
     /// What the child has under which number; it has nothing else.
-    pub(crate) descriptors: BTreeMap<u32, ChildEnd>,
+    pub(crate) descriptors: BTreeMap<u32, ChildEnd<'a>>,
     pub(crate) group: Group,
-    pub(crate) options: ChildOptions,
+    pub(crate) options: Cow<'a, ChildOptions>,
     /// A directory of a cgroup file system, which the child joins.
-    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) cgroup: Option<&'a Path>,
 }
 
 /// What a child has under a number.
 #[derive(Debug)]
-pub(crate) enum ChildEnd {
+pub(crate) enum ChildEnd<'a> {
     /// This, which is nobody else's.
     Given(Handle),
+    /// This, which the command keeps.
+    Lent(&'a Handle),
     /// What this process has under this number, and keeps.
     Inherited(u32),
 }
@@ -65,4 +69,25 @@ pub(crate) struct Limit {
     pub(crate) resource: Resource,
     pub(crate) soft: u64,
     pub(crate) hard: u64,
+}
+
+impl ChildOptions {
+    /// Finds what can't work, whoever this process is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(cpus) = &self.cpus {
+            let too_large = cpus.iter().find(|cpu| **cpu >= sys::CPUS_MAX);
+            if let Some(cpu) = too_large {
+                return Err(format!("cpu_affinity: no processor {cpu}; they count from 0"));
+            }
+            if cpus.is_empty() {
+                return Err("cpu_affinity: no processor; name one, or don't set it".into());
+            }
+        }
+        for Limit { resource, soft, hard } in &self.limits {
+            if soft > hard {
+                return Err(format!("rlimit: {resource}: {soft} is above the hard limit {hard}"));
+            }
+        }
+        Ok(())
+    }
 }

@@ -11,10 +11,12 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{self, setrlimit};
-use nix::unistd::{getegid, geteuid, pipe2, read};
+use nix::unistd::{pipe2, read};
 
 use crate::process::Resource;
 use crate::process::launch::{ChildOptions, Limit};
+
+use super::user::user_and_group;
 
 /// How many processors a set of them can hold.
 pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
@@ -22,7 +24,7 @@ pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
 /// The largest number of a signal.
 pub(crate) const SIGNAL_MAX: i32 = 64;
 
-fn system(resource: Resource) -> resource::Resource {
+pub(super) fn system(resource: Resource) -> resource::Resource {
     match resource {
         Resource::AddressSpace => resource::Resource::RLIMIT_AS,
         Resource::CoreFile => resource::Resource::RLIMIT_CORE,
@@ -34,16 +36,6 @@ fn system(resource: Resource) -> resource::Resource {
         Resource::Processes => resource::Resource::RLIMIT_NPROC,
         Resource::Stack => resource::Resource::RLIMIT_STACK,
     }
-}
-
-/// Whether this process may become any user.
-pub(crate) fn is_root() -> bool {
-    geteuid().is_root()
-}
-
-/// Who this process is.
-pub(crate) fn user_and_group() -> (u32, u32) {
-    (geteuid().as_raw(), getegid().as_raw())
 }
 
 /// What the child has prepared for it, since it may not allocate.
@@ -79,7 +71,7 @@ pub(crate) fn prepare<'a>(
     // The standard library unblocks signals, and resets SIGPIPE, just before.
     // SAFETY: the hook calls sigaction(2) only.
     unsafe { command.pre_exec(reset_signals) };
-    if options.is_empty() {
+    if *options == ChildOptions::default() {
         return Ok(FailedStep { options, reader: None });
     }
     let steps = Steps::new(options)?;
@@ -150,7 +142,7 @@ fn check(step: u8, result: libc::c_int) -> Result<(), (u8, Errno)> {
     Errno::result(result).map(drop).map_err(|error| (step, error))
 }
 
-fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
+pub(super) fn cpu_set(cpus: &[usize]) -> libc::cpu_set_t {
     // SAFETY: all zeros are an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     for cpu in cpus.iter().filter(|cpu| **cpu < CPUS_MAX) {

@@ -38,6 +38,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// A child that nobody has waited for, and its pidfd.
+    pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Process {
+        Process { pid, pidfd }
+    }
+
     /// Holds a child that nobody has waited for; kills it if that fails.
     pub(crate) fn of_child(mut child: Child) -> io::Result<Process> {
         let pid = child.id();

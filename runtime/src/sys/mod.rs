@@ -3,7 +3,8 @@
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
 //! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `inherited_descriptor`;
-//! `prepare` (what a child does before it is a worker), `Resource`;
+//! `prepare` (what a child does before it is a worker), `launch` (a new process), `Pipe` and its
+//! makers;
 //! `raise_descriptor_limit`; `OomKills`; `is_shortage`, `accept_failure` (what errors mean).
 //!
 //! For dispatch: `ExclusiveEntry`, `ExclusiveWait` (a shared socket, handed out in turn);
@@ -19,47 +20,44 @@ mod exclusive;
 #[cfg(target_os = "linux")]
 mod inherited;
 #[cfg(target_os = "linux")]
+mod launch;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 mod mapping;
 #[cfg(target_os = "linux")]
 mod oom;
 #[cfg(target_os = "linux")]
+mod pipe;
+#[cfg(target_os = "linux")]
 mod reuseport;
 #[cfg(target_os = "linux")]
 mod steer;
 #[cfg(target_os = "linux")]
 mod timer;
+#[cfg(target_os = "linux")]
+mod user;
 
 #[cfg(target_os = "linux")]
 pub(crate) use self::{
     board::{Board, Cell, CellWriter},
-    child::{CPUS_MAX, SIGNAL_MAX, is_root, prepare, user_and_group},
+    child::{CPUS_MAX, SIGNAL_MAX, prepare},
     exclusive::{ExclusiveEntry, ExclusiveWait},
     inherited::inherited_descriptor,
+    launch::{is_open, is_path, launch},
     linux::{
         AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM,
         accept_failure, is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit,
         waiting_bytes,
     },
     oom::OomKills,
+    pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child},
     reuseport::{claim_tcp, claim_udp, join_tcp, join_udp},
     steer::{SteerMeans, SteerPolicy, Steering},
     timer::{Timer, coarse_now},
+    user::{is_root, user, user_and_group},
 };
 
 /// The largest number of a signal.
 #[cfg(not(target_os = "linux"))]
 pub(crate) const SIGNAL_MAX: i32 = 31;
-
-/// The shell of this system.
-#[cfg(not(windows))]
-pub(crate) fn shell() -> std::path::PathBuf {
-    "/bin/sh".into()
-}
-
-/// The shell of this system.
-#[cfg(windows)]
-pub(crate) fn shell() -> std::path::PathBuf {
-    std::env::var_os("ComSpec").map_or_else(|| "cmd.exe".into(), std::path::PathBuf::from)
-}

@@ -1,0 +1,79 @@
+//! The environment of a child.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+/// Variables by name.
+pub(super) type Variables = Vec<(OsString, OsString)>;
+
+/// This environment with these changes, of which `None` takes out, each name once, in order. Of a
+/// name that is there more than once, the first counts, as for getenv(3).
+pub(super) fn merged<'a>(
+    mut ours: Variables,
+    changes: impl Iterator<Item = (&'a OsString, Option<&'a OsString>)>,
+) -> Variables {
+    ours.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ours.dedup_by(|(later, _), (first, _)| later == first);
+    let changes: BTreeMap<&OsStr, _> =
+        changes.map(|(key, value)| (key.as_os_str(), value)).collect();
+    if changes.is_empty() {
+        return ours;
+    }
+    ours.retain(|(key, _)| !changes.contains_key(key.as_os_str()));
+    let set = changes.into_iter().filter_map(|(key, value)| Some((key.into(), value?.clone())));
+    ours.extend(set);
+    ours.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ours
+}
+
+/// Why this can't be a variable.
+pub(super) fn check(key: &OsStr, value: Option<&OsStr>) -> Result<(), String> {
+    let bytes = key.as_encoded_bytes();
+    if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
+        return Err(format!("env: {key:?} is no name; leave out '=' and zero bytes"));
+    }
+    if value.is_some_and(|value| value.as_encoded_bytes().contains(&0)) {
+        return Err(format!("env: the value of {key:?} holds a zero byte; leave it out"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merge(ours: &[(&str, &str)], changes: &[(&str, Option<&str>)]) -> Vec<String> {
+        let own = |text: &str| OsString::from(text);
+        let ours = ours.iter().map(|(key, value)| (own(key), own(value))).collect();
+        let changes: Vec<_> = changes.iter().map(|(key, v)| (own(key), v.map(own))).collect();
+        let merged = merged(ours, changes.iter().map(|(key, value)| (key, value.as_ref())));
+        merged.iter().map(|(k, v)| format!("{}={}", k.display(), v.display())).collect()
+    }
+
+    #[test]
+    fn variables_are_in_order_and_each_is_there_once() {
+        assert_eq!(merge(&[("B", "1"), ("A", "2"), ("B", "3")], &[]), ["A=2", "B=1"]);
+        assert_eq!(merge(&[], &[]), [""; 0]);
+    }
+
+    #[test]
+    fn changes_add_replace_and_take_out() {
+        let ours = [("C", "1"), ("B", "2"), ("A", "3")];
+        let changes = [("B", Some("x")), ("C", None), ("AA", Some("")), ("Z", None)];
+        assert_eq!(merge(&ours, &changes), ["A=3", "AA=", "B=x"]);
+        // The last change counts.
+        assert_eq!(merge(&[], &[("A", Some("1")), ("A", Some("2"))]), ["A=2"]);
+    }
+
+    #[test]
+    fn what_is_no_variable_is_named() {
+        for key in ["", "A=B", "=", "A\0"] {
+            let error = check(key.as_ref(), None).unwrap_err();
+            assert!(error.contains(&format!("{key:?} is no name")), "{error}");
+        }
+        let error = check("A".as_ref(), Some("b\0".as_ref())).unwrap_err();
+        assert!(error.contains("the value of \"A\" holds a zero byte"), "{error}");
+        check("A".as_ref(), Some("=".as_ref())).unwrap();
+        check("A".as_ref(), None).unwrap();
+    }
+}

@@ -1,0 +1,149 @@
+//! Starting a process from a command, the part that all ways of it share.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+
+use super::check::check;
+use super::command::Command;
+use super::environment;
+use super::error::{SpawnError, Step};
+use super::launch::{ChildEnd, ChildOptions, Launch};
+use super::path::candidates;
+use super::stdio::{Kind, Stdio};
+use crate::sys::{self, Pipe, Process};
+
+/// What one start has beyond, or instead of, what the command says.
+#[derive(Debug)]
+pub(crate) struct Extra {
+    /// What the child has under which number.
+    pub(crate) stdio: BTreeMap<u32, Stdio>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    /// What it has as those of the three standard streams that nobody has set.
+    pub(crate) standard: fn() -> Stdio,
+}
+
+impl Default for Extra {
+    fn default() -> Extra {
+        Extra { stdio: BTreeMap::new(), env: Vec::new(), standard: Stdio::pipe }
+    }
+}
+
+/// A process that was started, and our ends of its streams, by the child's number.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) process: Process,
+    pub(crate) pipes: BTreeMap<u32, Pipe>,
+}
+
+impl Command {
+    pub(crate) fn start(&self, extra: Extra) -> Result<Started, SpawnError> {
+        let fail = |step, error| SpawnError::new(&self.file, step, error);
+        let invalid = |reason| SpawnError::check(&self.file, reason);
+        check(self).map_err(invalid)?;
+        for (key, value) in &extra.env {
+            environment::check(key, Some(value)).map_err(invalid)?;
+        }
+        let options = self.child_options().map_err(invalid)?;
+        let (files, args) = self.files_and_args();
+        let standard: Vec<_> = (0..3).map(|number| (number, (extra.standard)())).collect();
+        let kinds = self.stdio_of(&extra.stdio, &standard);
+        check_inherited(&kinds).map_err(invalid)?;
+        let mut pipes = BTreeMap::new();
+        let mut descriptors = BTreeMap::new();
+        for (number, stdio) in kinds {
+            let made = child_end(number, stdio);
+            let (ours, childs) = made.map_err(|error| fail(Step::Stdio(number), error))?;
+            pipes.extend(ours.map(|pipe| (number, pipe)));
+            descriptors.insert(number, childs);
+        }
+        let env = self.environment(&extra.env);
+        let cgroup = self.cgroup.as_deref();
+        let launch = Launch { files, args, env, descriptors, group: self.group, options, cgroup };
+        let process = sys::launch(&launch).map_err(|(step, error)| fail(step, error))?;
+        Ok(Started { process, pipes })
+    }
+
+    fn stdio_of<'a>(
+        &'a self,
+        extra: &'a BTreeMap<u32, Stdio>,
+        standard: &'a [(u32, Stdio)],
+    ) -> BTreeMap<u32, &'a Stdio> {
+        let mut stdio: BTreeMap<_, _> = standard.iter().map(|(n, stdio)| (*n, stdio)).collect();
+        stdio.extend(self.stdio.iter().chain(extra).map(|(number, stdio)| (*number, stdio)));
+        stdio
+    }
+
+    /// What to execute, and what it is told.
+    fn files_and_args(&self) -> (Vec<std::path::PathBuf>, Vec<&OsStr>) {
+        let program = self.shell.as_ref().map_or(self.file.as_os_str(), |shell| shell.as_os_str());
+        let own = match self.env.get(OsStr::new("PATH")) {
+            Some(Some(path)) => Some(Cow::Borrowed(path.as_os_str())),
+            // Where it has none, ours leads to the same programs as a shell here would.
+            Some(None) | None => std::env::var_os("PATH").map(Cow::Owned),
+        };
+        let files = candidates(program, own.as_deref());
+        let mut args = Vec::with_capacity(self.args.len() + 3);
+        args.push(self.arg0.as_deref().unwrap_or(program));
+        if self.shell.is_some() {
+            args.extend([OsStr::new("-c"), &self.file]);
+        }
+        args.extend(self.args.iter().map(OsString::as_os_str));
+        (files, args)
+    }
+
+    fn environment(&self, extra: &[(OsString, OsString)]) -> environment::Variables {
+        let ours = if self.is_env_clear { Vec::new() } else { std::env::vars_os().collect() };
+        let changes = self.env.iter().map(|(key, value)| (key, value.as_ref()));
+        environment::merged(ours, changes.chain(extra.iter().map(|(k, v)| (k, Some(v)))))
+    }
+
+    /// With those of its user, but for what is set beside.
+    fn child_options(&self) -> Result<Cow<'_, ChildOptions>, String> {
+        let Some(name) = &self.user else { return Ok(Cow::Borrowed(&self.options)) };
+        let user = match sys::user(name) {
+            Ok(Some(user)) => user,
+            Ok(None) => return Err(format!("user: this system knows no user {name:?}")),
+            Err(error) => return Err(format!("user: can't look up {name:?}: {error}")),
+        };
+        let mut options = self.options.clone();
+        options.uid.get_or_insert(user.uid);
+        options.gid.get_or_insert(user.gid);
+        options.groups.get_or_insert(user.groups);
+        Ok(Cow::Owned(options))
+    }
+}
+
+/// Before anything is opened that could get the number of what is not open.
+fn check_inherited(kinds: &BTreeMap<u32, &Stdio>) -> Result<(), String> {
+    for (number, stdio) in kinds {
+        let ours = match stdio.0 {
+            Kind::Inherit => *number,
+            Kind::InheritFrom(ours) => ours,
+            Kind::Pipe | Kind::Input | Kind::Output | Kind::Duplex => continue,
+            Kind::Null | Kind::Given(_) => continue,
+        };
+        if !sys::is_open(ours) {
+            return Err(format!(
+                "descriptor {number}: it can't inherit {ours}, which is not open here; use \
+                 Stdio::null()"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Our end and the child's.
+fn child_end(number: u32, stdio: &Stdio) -> io::Result<(Option<Pipe>, ChildEnd<'_>)> {
+    let (ours, childs) = match (&stdio.0, number) {
+        (Kind::Input, _) | (Kind::Pipe, 0) => sys::pipe_to_child()?,
+        (Kind::Output, _) | (Kind::Pipe, 1 | 2) => sys::pipe_from_child()?,
+        (Kind::Duplex | Kind::Pipe, _) => sys::duplex()?,
+        (Kind::Inherit, _) => return Ok((None, ChildEnd::Inherited(number))),
+        (Kind::InheritFrom(ours), _) => return Ok((None, ChildEnd::Inherited(*ours))),
+        (Kind::Null, _) => return Ok((None, ChildEnd::Given(sys::null()?))),
+        (Kind::Given(handle), _) => return Ok((None, ChildEnd::Lent(handle))),
+    };
+    Ok((Some(ours), ChildEnd::Given(childs)))
+}

@@ -1,0 +1,189 @@
+//! Linux: clone(2), and what its child does by calls that other systems lack.
+#![allow(unsafe_code)] // clone, and system calls in its child
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_long, c_void};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+// On these, the plain calls take ids of 16 bits.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::{
+    SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid,
+};
+use nix::errno::Errno;
+
+use crate::process::launch::Limit;
+use crate::sys::Process;
+
+use super::child::{self, Failure};
+use super::plan::Plan;
+
+/// For the child's few calls; the parent's memory, so that it costs no page fault once it was used.
+const STACK_BYTES: usize = 64 << 10;
+
+#[repr(align(16))]
+struct StackLine(#[allow(dead_code)] [u8; 16]);
+
+/// All signals, as the kernel takes them.
+type SignalSet = u64;
+
+struct Start<'a> {
+    plan: &'a Plan,
+    failure: Cell<Option<Failure>>,
+}
+
+/// Runs the plan in a new process. The inner error is the child's, which is gone.
+pub(super) fn start(plan: &Plan) -> io::Result<Result<Process, Failure>> {
+    let start = Start { plan, failure: Cell::new(None) };
+    let mut stack: Vec<MaybeUninit<StackLine>> =
+        Vec::with_capacity(STACK_BYTES / size_of::<StackLine>());
+    let mut pidfd: RawFd = -1;
+    let blocked = set_signals(SignalSet::MAX);
+    // SAFETY: the stack ends at the given address, which is aligned, and outlives the child's use
+    // of it: with CLONE_VFORK the call returns when the child has executed a program or ended. For
+    // so long, `start` stays in place too, and this thread does not touch it. The child's function
+    // neither unwinds nor returns into frames of this stack; no signal handler runs in it, since
+    // all signals are blocked until their handlers are gone. `pidfd` is where the kernel writes the
+    // descriptor before the call returns.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.capacity()).cast();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let argument = (&raw const start).cast_mut().cast();
+        libc::clone(run, top, flags, argument, &raw mut pidfd)
+    };
+    let pid = Errno::result(pid);
+    set_signals(blocked);
+    let pid = pid?;
+    if pidfd == -1 {
+        return Err(too_old(pid));
+    }
+    // SAFETY: the kernel has just opened it, close-on-exec, for nobody else.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let process = Process::new(pid.cast_unsigned(), pidfd);
+    Ok(match start.failure.get() {
+        None => Ok(process),
+        Some(failure) => {
+            process.wait();
+            Err(failure)
+        }
+    })
+}
+
+extern "C" fn run(start: *mut c_void) -> c_int {
+    // SAFETY: it is the `Start` of the thread that waits.
+    let start = unsafe { &*start.cast::<Start<'_>>() };
+    start.failure.set(Some(child::run(start.plan)));
+    127
+}
+
+/// Before Linux 5.2, the flag does nothing.
+fn too_old(pid: libc::pid_t) -> io::Error {
+    // SAFETY: neither call touches memory of ours; the child was not collected yet.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, ptr::null_mut(), 0);
+    }
+    let text = "this kernel has no CLONE_PIDFD; use Linux 5.4 or later";
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// The C library's own function leaves out two signals of its own.
+fn set_signals(set: SignalSet) -> SignalSet {
+    let mut old: SignalSet = 0;
+    // SAFETY: the kernel reads one set and writes another, of the given size; both outlive it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const set,
+            &raw mut old,
+            size_of::<SignalSet>(),
+        )
+    };
+    old
+}
+
+pub(super) fn unblock_signals() {
+    set_signals(0);
+}
+
+/// What this process ignores would be ignored by the program too, which could then be deaf to
+/// SIGTERM, or not wait for its own children.
+pub(super) fn reset_signals() {
+    // The kernel's sigaction, which all zeros are the default of, is at most so long.
+    let default = [0_u64; 8];
+    for signal in 1..=crate::sys::SIGNAL_MAX {
+        // SAFETY: the kernel reads a sigaction, and a set of the given size in it. It fails,
+        // without effect, for those signals that can't be changed.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<c_void>(),
+                size_of::<SignalSet>(),
+            )
+        };
+    }
+}
+
+/// 0 is the process that writes it.
+pub(super) fn join(processes: &OwnedFd) -> i32 {
+    // SAFETY: write reads one byte, which is there.
+    let written = unsafe { libc::write(processes.as_raw_fd(), b"0".as_ptr().cast(), 1) };
+    if written == 1 { 0 } else { -1 }
+}
+
+pub(super) fn limit(resource: i32, limit: &Limit) -> c_long {
+    let limit = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+    let old = ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the kernel reads one struct, which outlives the call; 0 is the calling process.
+    unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, old) }
+}
+
+pub(super) fn set_processors(cpus: &libc::cpu_set_t) -> i32 {
+    // SAFETY: sched_setaffinity reads a set of the given size, which outlives the call; 0 is the
+    // calling thread, the only one.
+    unsafe { libc::sched_setaffinity(0, size_of_val(cpus), cpus) }
+}
+
+pub(super) fn set_groups(groups: &[libc::gid_t]) -> c_long {
+    // SAFETY: setgroups reads so many group ids, which outlive the call.
+    unsafe { libc::syscall(SYS_setgroups, groups.len(), groups.as_ptr()) }
+}
+
+pub(super) fn set_gid(gid: libc::gid_t) -> c_long {
+    // SAFETY: setgid takes no memory.
+    unsafe { libc::syscall(SYS_setgid, gid) }
+}
+
+pub(super) fn set_uid(uid: libc::uid_t) -> c_long {
+    // SAFETY: setuid takes no memory.
+    unsafe { libc::syscall(SYS_setuid, uid) }
+}
+
+/// Marks a range of descriptors, open or not, both ends included.
+pub(super) fn close_on_exec(first: RawFd, last: Option<RawFd>) {
+    let upto = last.map_or(u32::MAX, RawFd::cast_unsigned);
+    // SAFETY: close_range takes no memory.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first.cast_unsigned(), upto, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == 0 {
+        return;
+    }
+    // Before Linux 5.11: one by one.
+    // SAFETY: sysconf and F_SETFD take no memory of ours.
+    unsafe {
+        let open_max = libc::sysconf(libc::_SC_OPEN_MAX);
+        let open_max = RawFd::try_from(open_max).unwrap_or(RawFd::MAX);
+        for descriptor in first..=last.unwrap_or(open_max) {
+            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! All that a child needs, laid out beforehand, since it can't allocate.
+
+use std::cell::Cell;
+use std::ffi::{CString, OsStr, c_char};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+use crate::process::Step;
+use crate::process::launch::{ChildEnd, Group, Launch, Limit};
+use crate::sys::child::{cpu_set, system};
+use crate::sys::user_and_group;
+
+/// What a child does, in the order of the fields.
+pub(super) struct Plan {
+    /// The list of processes of the control group that it joins.
+    pub(super) cgroup: Option<OwnedFd>,
+    pub(super) group: Group,
+    /// By target, in ascending order.
+    pub(super) descriptors: Vec<Descriptor>,
+    pub(super) limits: Vec<(i32, Limit)>,
+    pub(super) cpus: Option<libc::cpu_set_t>,
+    pub(super) groups: Option<Vec<libc::gid_t>>,
+    pub(super) gid: Option<libc::gid_t>,
+    pub(super) uid: Option<libc::uid_t>,
+    pub(super) directory: Option<CString>,
+    pub(super) files: Vec<CString>,
+    pub(super) args: Strings,
+    pub(super) env: Strings,
+}
+
+/// A descriptor of the child.
+pub(super) struct Descriptor {
+    /// Where it is; the child changes it if that is another's target.
+    pub(super) source: Cell<RawFd>,
+    pub(super) target: RawFd,
+    pub(super) is_in_the_way: bool,
+}
+
+impl Plan {
+    pub(super) fn new(launch: &Launch) -> Result<Plan, (Step, io::Error)> {
+        let options = &launch.options;
+        let check = |error: io::Error| (Step::Check, error);
+        // Who becomes another user does not keep the groups of this one.
+        let becomes_another = options.uid.is_some_and(|uid| uid != user_and_group().0);
+        let directory = options.directory.as_deref().map(c_string).transpose().map_err(check)?;
+        let files = launch.files.iter().map(|file| c_string(file)).collect::<io::Result<_>>();
+        let args = launch.args.iter().map(|arg| [*arg, OsStr::new("")]);
+        Ok(Plan {
+            cgroup: launch.cgroup.map(processes_of).transpose()?,
+            group: launch.group,
+            descriptors: descriptors(launch)?,
+            limits: options
+                .limits
+                .iter()
+                .map(|limit| (system(limit.resource) as i32, *limit))
+                .collect(),
+            cpus: options.cpus.as_deref().map(cpu_set),
+            groups: options.groups.clone().or(becomes_another.then(Vec::new)),
+            gid: options.gid,
+            uid: options.uid,
+            directory,
+            files: files.map_err(check)?,
+            args: Strings::new(args, b""),
+            env: Strings::new(launch.env.iter().map(|(k, v)| [k.as_os_str(), v.as_os_str()]), b"="),
+        })
+    }
+}
+
+fn c_string(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn processes_of(cgroup: &Path) -> Result<OwnedFd, (Step, io::Error)> {
+    match OpenOptions::new().write(true).open(cgroup.join("cgroup.procs")) {
+        Ok(file) => Ok(file.into()),
+        Err(error) => Err((Step::ControlGroup(cgroup.into()), error)),
+    }
+}
+
+fn descriptors(launch: &Launch) -> Result<Vec<Descriptor>, (Step, io::Error)> {
+    let raw = |number: u32| {
+        let error = |_| (Step::Descriptor(number), io::ErrorKind::InvalidInput.into());
+        RawFd::try_from(number).map_err(error)
+    };
+    let mut descriptors = Vec::with_capacity(launch.descriptors.len());
+    for (number, end) in &launch.descriptors {
+        let (source, target) = match end {
+            ChildEnd::Given(handle) => (handle.as_fd().as_raw_fd(), raw(*number)?),
+            ChildEnd::Lent(handle) => (handle.as_fd().as_raw_fd(), raw(*number)?),
+            ChildEnd::Inherited(source) => (raw(*source)?, raw(*number)?),
+        };
+        let is_target = u32::try_from(source).is_ok_and(|n| launch.descriptors.contains_key(&n));
+        let is_in_the_way = is_target && source != target;
+        descriptors.push(Descriptor { source: Cell::new(source), target, is_in_the_way });
+    }
+    Ok(descriptors)
+}
+
+/// Strings as execve(2) takes them.
+pub(super) struct Strings {
+    /// Into the bytes, and null at the end.
+    pointers: Vec<*const c_char>,
+    _bytes: Vec<u8>,
+}
+
+impl Strings {
+    /// Strings of two parts.
+    fn new<'a>(
+        strings: impl ExactSizeIterator<Item = [&'a OsStr; 2]> + Clone,
+        between: &[u8],
+    ) -> Strings {
+        let length = |[first, second]: [&OsStr; 2]| first.len() + between.len() + second.len() + 1;
+        let mut bytes: Vec<u8> = Vec::with_capacity(strings.clone().map(length).sum());
+        let mut pointers = Vec::with_capacity(strings.len() + 1);
+        for [first, second] in strings {
+            // The bytes stay where they are, since they were allocated for all.
+            pointers.push(bytes.as_ptr().wrapping_add(bytes.len()).cast());
+            for part in [first.as_bytes(), between, second.as_bytes(), b"\0"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        pointers.push(ptr::null());
+        Strings { pointers, _bytes: bytes }
+    }
+
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
