@@ -1,10 +1,17 @@
 //! Event sources for mio that are no more than a descriptor.
 
-/// Makes a type that is `AsFd` a `mio::event::Source` by its descriptor.
+/// Makes a type that is `AsFd` a `mio::event::Source` by its descriptor; or, of one that threads
+/// share, the reference to it.
 macro_rules! source_by_descriptor {
     ($(#[$attribute:meta])* $type:ident $(<$generic:ident>)?) => {
+        source_by_descriptor!(@ $(#[$attribute])* [$(<$generic>)?] $type$(<$generic>)?);
+    };
+    ($(#[$attribute:meta])* &$type:ident) => {
+        source_by_descriptor!(@ $(#[$attribute])* [] &$type);
+    };
+    (@ $(#[$attribute:meta])* [$($generics:tt)*] $type:ty) => {
         $(#[$attribute])*
-        impl$(<$generic>)? mio::event::Source for $type$(<$generic>)? {
+        impl $($generics)* mio::event::Source for $type {
             fn register(
                 &mut self,
                 registry: &mio::Registry,

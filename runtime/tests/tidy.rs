@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "ipc-core/src/set/",
     "runtime/src/machine",
     "runtime/src/post/",
+    "runtime/src/process/life",
     "runtime/src/sim",
 ];
 

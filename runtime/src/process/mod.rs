@@ -7,7 +7,11 @@ mod check;
 mod command;
 mod environment;
 mod error;
+mod event;
 pub(crate) mod launch;
+// Public for the fuzz targets; no part of the stable interface.
+#[doc(hidden)]
+pub mod life;
 mod limit;
 mod path;
 mod signal;
@@ -17,6 +21,7 @@ mod stdio;
 pub use self::cancel::CancelToken;
 pub use self::command::Command;
 pub use self::error::{SpawnError, Step};
+pub use self::event::{Event, KillReason};
 pub use self::limit::Resource;
 pub use self::signal::{ParseSignalError, Signal};
 pub use self::stdio::Stdio;

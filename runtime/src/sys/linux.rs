@@ -7,15 +7,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Child;
+use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, setsockopt, shutdown, socketpair,
     sockopt,
 };
+use nix::sys::time::TimeSpec;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
+use super::timer::Timer;
+use crate::clock::time_left;
 use crate::exit::Exit;
 
 pub(crate) use libc::{EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, SIGKILL, SIGTERM};
@@ -61,8 +66,8 @@ impl Process {
         self.pid
     }
 
-    /// Sends a signal; one that has ended already is no error.
-    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+    /// Sends a signal; `false` if it has ended and was collected.
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {
         // SAFETY: pidfd_send_signal takes an open pidfd, a signal number, no siginfo and no flags,
         // and touches no memory of ours.
         let result = unsafe {
@@ -75,8 +80,41 @@ impl Process {
             )
         };
         match Errno::result(result) {
-            Ok(_) | Err(Errno::ESRCH) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether it has not ended.
+    #[allow(dead_code)] // TO BE REMOVED with the first child
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut ended, PollTimeout::ZERO) {
+                Err(Errno::EINTR) => {}
+                result => return result == Ok(0),
+            }
+        }
+    }
+
+    #[allow(dead_code)] // TO BE REMOVED with the first child
+    /// Waits until it has ended, the timer rings, or the deadline is there.
+    pub(crate) fn wait_until(
+        &self,
+        timer: Option<&Timer>,
+        deadline: Option<Instant>,
+    ) -> io::Result<()> {
+        let descriptors = [Some(self.pidfd.as_fd()), timer.map(AsFd::as_fd)];
+        let descriptors = descriptors.into_iter().flatten();
+        let mut ready: Vec<_> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        loop {
+            let timeout = deadline.map(|deadline| TimeSpec::from_duration(time_left(deadline)));
+            match ppoll(&mut ready, timeout, None) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
+            }
         }
     }
 
@@ -115,6 +153,11 @@ impl AsFd for Process {
         self.pidfd.as_fd()
     }
 }
+
+source_by_descriptor!(
+    /// Readable when it has ended.
+    &Process
+);
 
 fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes a pid and no flags, and touches no memory of ours.

@@ -51,3 +51,5 @@ impl AsFd for Timer {
         self.0.as_fd()
     }
 }
+
+source_by_descriptor!(&Timer);

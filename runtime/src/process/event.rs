@@ -1,0 +1,53 @@
+use std::fmt;
+use std::io;
+
+use crate::exit::Exit;
+
+/// What happens to a child.
+///
+/// Each but [`Error`](Self::Error) comes at most once, in this order: `Spawned`, `Killed`,
+/// `Exited`, `Closed`; `Disconnected` comes anywhere between the first and the last.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It was started.
+    Spawned {
+        /// The number of its process.
+        pid: u32,
+    },
+    /// Its channel is closed: no message comes any more, and none can be sent.
+    Disconnected,
+    /// It was sent a signal, by us, so that it ends. [`Child::kill`](super::Child::kill) is not
+    /// told.
+    Killed(KillReason),
+    /// It has ended. What it wrote can still be read, and those that it started may still write.
+    Exited(Exit),
+    /// It has ended, and so have its streams and its channel: nothing comes any more. Streams that
+    /// are at their end or were dropped have ended, and so have those that nobody has used by the
+    /// time that it exits.
+    Closed(Exit),
+    /// Something failed that does not end it, as when we may not send it a signal.
+    Error(io::Error),
+}
+
+/// Why a child was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KillReason {
+    /// It ran for longer than [`Command::timeout`](super::Command::timeout).
+    Timeout,
+    /// Its [`CancelToken`](super::CancelToken) was cancelled.
+    Cancelled,
+    /// It wrote more than [`Command::max_buffer`](super::Command::max_buffer).
+    OutputTooLong,
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KillReason::Timeout => "its time was over",
+            KillReason::Cancelled => "it was cancelled",
+            KillReason::OutputTooLong => "its output was too long",
+        })
+    }
+}
