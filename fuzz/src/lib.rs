@@ -2,6 +2,7 @@
 //! them with a fuzzer, `cargo test -p fuzz` with the committed corpus.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod control;
 #[cfg(test)]
 mod corpus;
@@ -16,6 +17,7 @@ mod ring;
 mod segment;
 mod token;
 
+pub use capture::capture;
 pub use control::control;
 pub use frame::frame;
 pub use handles::handles;

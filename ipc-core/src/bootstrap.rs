@@ -1,8 +1,10 @@
 use std::io;
 use std::process::{Child, Command};
 
+use handle_passing::Handle;
+
 use crate::Channel;
-use crate::sys::{is_pending, spawn, spawn_on_stdin, take};
+use crate::sys::{self, is_pending, prepare, spawn, spawn_on_stdin, take};
 
 /// Gives a child process one end of a channel, from its start.
 ///
@@ -27,7 +29,8 @@ use crate::sys::{is_pending, spawn, spawn_on_stdin, take};
 /// To mark the descriptor in the child alone, std has to fork, and cannot use the quicker
 /// `posix_spawn`. A fork takes longer the more memory the parent has in use: 0.1 s for each
 /// gigabyte on the machine where it was measured, against 0.7 ms whatever its size. For large
-/// parents there is [`on_stdin`](Self::on_stdin).
+/// parents there is [`on_stdin`](Self::on_stdin), and [`prepare`](Self::prepare) for who starts
+/// processes in a quick way of their own.
 ///
 /// # Examples
 ///
@@ -111,6 +114,17 @@ impl Bootstrap {
         Ok((Channel::new(socket), child))
     }
 
+    /// Makes a channel for a process that is started in another way than by std's [`Command`]: the
+    /// child must have one end as the descriptor of this number, and some variables.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports when a channel is made; `InvalidInput` when no descriptor can have
+    /// that number. On Windows, the number must be 0: the standard input.
+    pub fn prepare(&self, number: u32) -> io::Result<Prepared> {
+        prepare(self.name, number)
+    }
+
     /// This process's end; `None` when it was not started by a [`spawn`](Self::spawn), or has taken
     /// its end before.
     ///
@@ -128,6 +142,48 @@ impl Bootstrap {
         is_pending(self.name)
     }
 }
+
+/// Both ends of a channel to a process that does not exist yet, see [`Bootstrap::prepare`].
+///
+/// # Examples
+///
+/// A channel as the child's standard output, whoever starts the child:
+///
+/// ```no_run
+/// # #[cfg(unix)]
+/// # fn main() -> std::io::Result<()> {
+/// use std::os::fd::OwnedFd;
+/// use std::process::Command;
+/// use ipc_core::{Bootstrap, Message};
+///
+/// let prepared = Bootstrap::new().prepare(1)?;
+/// let mut command = Command::new("worker");
+/// command.stdout(OwnedFd::from(prepared.theirs)).envs(prepared.variables);
+/// let mut child = command.spawn()?;
+/// drop(command); // it has kept the child's end
+/// let mut channel = prepared.ours.into_channel();
+/// channel.try_send(Message::new(1, "hello")).map_err(std::io::Error::other)?;
+/// # child.wait()?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(unix))]
+/// # fn main() {}
+/// ```
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the child must have under the number, and nobody else, once it has started: as long as
+    /// another copy is open, the end of the child does not close the channel.
+    pub theirs: Handle,
+    /// What the child must find in its environment, and nobody else.
+    pub variables: Vec<(String, String)>,
+    /// This process's end.
+    pub ours: PreparedEnd,
+}
+
+/// This process's end of a channel, before the process at the other one exists. By dropping it the
+/// channel is closed.
+#[derive(Debug)]
+pub struct PreparedEnd(pub(crate) sys::PreparedEnd);
 
 impl Default for Bootstrap {
     fn default() -> Self {

@@ -153,7 +153,7 @@ mod sys;
 mod typed;
 
 pub use address::{Address, AddressError};
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{Bootstrap, Prepared, PreparedEnd};
 pub use channel::Channel;
 pub use error::{RecvError, SendError, TryRecvError, TrySendError};
 pub use frame::{Limits, ProtocolError};

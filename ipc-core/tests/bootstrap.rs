@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use ipc_core::{Bootstrap, Channel, Message};
+use ipc_core::{Bootstrap, Channel, Message, Prepared};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use util::{expect_closed, inode, recv, role_command, soon, this_binary, wait};
 
@@ -66,6 +66,34 @@ fn role_echo() {
     let message = recv(&mut channel);
     channel.send_deadline(Message::new(2, message.payload), soon()).expect("it is read");
     assert!(Bootstrap::new().take().expect("no error").is_none(), "a second time");
+}
+
+#[test]
+fn a_prepared_end_is_a_channel_under_the_number_that_was_said() {
+    let Prepared { theirs, variables, ours } = Bootstrap::new().prepare(7).expect("a pair");
+    // A shell can put a descriptor anywhere.
+    let role = command("role_echo");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", r#"exec "$0" "$@" 7<&0 </dev/null"#]);
+    shell.arg(role.get_program()).args(role.get_args());
+    shell.envs(role.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.envs(variables).stdin(OwnedFd::from(theirs));
+    let mut child = shell.spawn().expect("a shell");
+    drop(shell);
+    let mut channel = ours.into_channel();
+    channel.send_deadline(Message::new(1, "hello"), soon()).expect("it is read");
+    assert_eq!(recv(&mut channel).payload, b"hello");
+    assert!(wait(&mut child).success());
+    expect_closed(&mut channel);
+}
+
+#[test]
+fn a_prepared_end_that_no_process_got_is_closed() {
+    let Prepared { theirs, ours, .. } = Bootstrap::new().prepare(3).expect("a pair");
+    drop(theirs);
+    expect_closed(&mut ours.into_channel());
+    let error = Bootstrap::new().prepare(1 << 31).expect_err("no descriptor's number");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 
 #[test]

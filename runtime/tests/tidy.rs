@@ -15,7 +15,12 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
 macro_rules! tidy {
     ($($test:ident: $check:ident,)*) => {
         const CHECKS: &[(&str, Check)] = &[$((stringify!($check), $check)),*];
-        $(#[test] fn $test() { assert_tidy(stringify!($check)); })*
+        $(
+            #[test]
+            fn $test() {
+                assert_tidy(stringify!($check));
+            }
+        )*
     };
 }
 
@@ -44,6 +49,7 @@ const PURE: &[&str] = &[
     "runtime/src/machine",
     "runtime/src/post/",
     "runtime/src/process/life",
+    "runtime/src/process/capture",
     "runtime/src/sim",
 ];
 

@@ -50,6 +50,9 @@
 //!   that no other process can get at, keeps nothing of that end, and leaves the command as it was.
 //!   Where a child connects by itself, it is checked to be this one. If it fails, nothing is left.
 //!   `spawn_on_stdin` likewise, but it must not fork; where nothing does, it is the same;
+//! * `prepare(name, number) -> io::Result<Prepared>` makes both ends for who starts the process in
+//!   a way of their own; `PreparedEnd::into_channel` is part of the interface, and differs: Windows
+//!   needs the process's handle;
 //! * `take(name, variables) -> io::Result<Option<Socket>>`, in the child, gives its end, once, and
 //!   takes those variables and its own out of the environment if that is safe; `is_pending(name)`.
 //!
@@ -81,7 +84,7 @@ mod os;
 #[cfg(unix)]
 pub(crate) use os::{NAMES_FROM_DIRECTORY, PATH_BYTES_MAX};
 #[cfg(unix)]
-pub(crate) use unix::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
+pub(crate) use unix::bootstrap::{PreparedEnd, is_pending, prepare, spawn, spawn_on_stdin, take};
 #[cfg(unix)]
 pub(crate) use unix::named::{Listening, connect, pause, peer_identity};
 #[cfg(unix)]
@@ -90,7 +93,9 @@ pub(crate) use unix::{Bell, ReceivedHandle, Socket, into_handle};
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
-pub(crate) use windows::bootstrap::{is_pending, spawn, spawn_on_stdin, take};
+pub(crate) use windows::bootstrap::{
+    PreparedEnd, is_pending, prepare, spawn, spawn_on_stdin, take,
+};
 #[cfg(windows)]
 pub(crate) use windows::memory::{Mapping, futex};
 #[cfg(windows)]

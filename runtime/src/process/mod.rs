@@ -3,17 +3,23 @@
 #![allow(dead_code)] // TO BE REMOVED when all parts have landed
 
 mod cancel;
+// Public for the fuzz target; no part of the stable interface.
+#[doc(hidden)]
+pub mod capture;
 mod check;
 mod command;
 mod environment;
 mod error;
 mod event;
+mod exec_error;
 pub(crate) mod launch;
 // Public for the fuzz targets; no part of the stable interface.
 #[doc(hidden)]
 pub mod life;
 mod limit;
+mod output;
 mod path;
+mod shell;
 mod signal;
 pub(crate) mod start;
 mod stdio;
@@ -22,6 +28,9 @@ pub use self::cancel::CancelToken;
 pub use self::command::Command;
 pub use self::error::{SpawnError, Step};
 pub use self::event::{Event, KillReason};
+pub use self::exec_error::{ExecError, Failure, OutputStream};
 pub use self::limit::Resource;
+pub use self::output::Output;
+pub use self::shell::quote;
 pub use self::signal::{ParseSignalError, Signal};
 pub use self::stdio::Stdio;

@@ -61,3 +61,15 @@ pub(crate) use self::{
 /// The largest number of a signal.
 #[cfg(not(target_os = "linux"))]
 pub(crate) const SIGNAL_MAX: i32 = 31;
+
+/// The shell of this system.
+#[cfg(not(windows))]
+pub(crate) fn shell() -> std::path::PathBuf {
+    "/bin/sh".into()
+}
+
+/// The shell of this system.
+#[cfg(windows)]
+pub(crate) fn shell() -> std::path::PathBuf {
+    std::env::var_os("ComSpec").map_or_else(|| "cmd.exe".into(), std::path::PathBuf::from)
+}

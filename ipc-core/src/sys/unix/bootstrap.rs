@@ -6,16 +6,19 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use handle_passing::Handle;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::Socket;
 use crate::sys::os;
+use crate::{Channel, Prepared};
 
 /// The markers whose descriptors this process has taken: none is given out twice.
 static TAKEN: Mutex<BTreeSet<Marker>> = Mutex::new(BTreeSet::new());
@@ -28,6 +31,29 @@ const NONE: RawFd = -1;
 struct Marker {
     number: RawFd,
     inode: u64,
+}
+
+/// A channel's end in the parent does not depend on the child.
+pub(crate) type PreparedEnd = Socket;
+
+pub(crate) fn prepare(name: &str, number: u32) -> io::Result<Prepared> {
+    let number = RawFd::try_from(number).map_err(|_| {
+        let text = format!("no descriptor can have the number {number}: give a smaller one");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    })?;
+    let (ours, theirs) = Socket::pair()?;
+    let theirs = theirs.into_fd();
+    let variables = Marker::of(&theirs, number)?.variables(name).into();
+    let theirs = Handle::from(UnixStream::from(theirs));
+    Ok(Prepared { theirs, variables, ours: crate::PreparedEnd(ours) })
+}
+
+impl crate::PreparedEnd {
+    /// The channel, once the child has started.
+    #[must_use]
+    pub fn into_channel(self) -> Channel {
+        Channel::new(self.0)
+    }
 }
 
 pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Child)> {
@@ -104,10 +130,10 @@ pub(crate) fn is_pending(name: &str) -> bool {
 
 /// Starts a process whose environment holds the marker, and no later one's of this command.
 fn spawn_marked(name: &str, command: &mut Command, marker: Marker) -> io::Result<Child> {
-    let [number, inode] = variables(name);
-    command.env(&number, marker.number.to_string()).env(&inode, marker.inode.to_string());
+    command.envs(marker.variables(name));
     let child = command.spawn();
-    command.env_remove(&number).env_remove(&inode);
+    let [number, inode] = variables(name);
+    command.env_remove(number).env_remove(inode);
     child
 }
 
@@ -115,6 +141,11 @@ impl Marker {
     /// For this descriptor, which the child will have under that number.
     fn of(fd: &OwnedFd, number: RawFd) -> io::Result<Self> {
         Ok(Self { number, inode: fstat(fd)?.st_ino })
+    }
+
+    fn variables(self, name: &str) -> [(String, String); 2] {
+        let [number, inode] = variables(name);
+        [(number, self.number.to_string()), (inode, self.inode.to_string())]
     }
 
     /// `None` when there is nothing, an error when there is nonsense.

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::windows::io::{AsHandle, AsRawHandle, IntoRawHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,9 +17,34 @@ use windows_sys::Win32::System::Console::{STD_INPUT_HANDLE, SetStdHandle};
 use super::named;
 use super::pipe::Socket;
 use super::security::{self, Side};
+use crate::{Channel, Prepared};
 
 /// Whether this process has taken its end.
 static IS_TAKEN: Mutex<bool> = Mutex::new(false);
+
+/// The server's end of a pipe, which can't carry handles before the child's process is known.
+pub(crate) type PreparedEnd = OwnedHandle;
+
+pub(crate) fn prepare(name: &str, number: u32) -> io::Result<Prepared> {
+    if number != 0 {
+        let text = format!("a channel can be a child's descriptor 0 only here, and not {number}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let (ours, theirs) = named::unnamed_pair()?;
+    let variables = vec![(variable(name), std::process::id().to_string())];
+    Ok(Prepared { theirs: theirs.into(), variables, ours: crate::PreparedEnd(ours) })
+}
+
+impl crate::PreparedEnd {
+    /// The channel to this process, which was started with the other end.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports, such as that the handle is not a process's.
+    pub fn into_channel(self, child: BorrowedHandle<'_>) -> io::Result<Channel> {
+        connect(self.0, child).map(Channel::new)
+    }
+}
 
 pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Child)> {
     let (ours, theirs) = named::unnamed_pair()?;
@@ -29,10 +54,7 @@ pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Ch
     // The command would keep the child's end.
     command.env_remove(&variable).stdin(Stdio::null());
     let mut child = child?;
-    // By its handle, which we have had since before it ran, and never by its number (F102).
-    let socket = Target::of_child(&child)
-        .and_then(|target| Socket::new(ours, Side::Server, Some(target), false));
-    match socket {
+    match connect(ours, child.as_handle()) {
         Ok(socket) => Ok((socket, child)),
         Err(error) => {
             let _ = child.kill();
@@ -40,6 +62,12 @@ pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Ch
             Err(error)
         }
     }
+}
+
+/// By its handle, which we have had since before it ran, and never by its number (F102).
+fn connect(ours: OwnedHandle, child: BorrowedHandle<'_>) -> io::Result<Socket> {
+    let target = Target::new(child.try_clone_to_owned()?);
+    Socket::new(ours, Side::Server, Some(target), false)
 }
 
 pub(crate) fn spawn_on_stdin(name: &str, command: &mut Command) -> io::Result<(Socket, Child)> {
