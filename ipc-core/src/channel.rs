@@ -195,12 +195,28 @@ impl Channel {
     }
 
     /// The next message; blocks until the deadline at most, see [`Receiver::recv_deadline`].
+    /// Meanwhile it sends what is queued, so that two sides that wait for each other go on.
     ///
     /// # Errors
     ///
     /// [`RecvError::TimedOut`] after the deadline, [`RecvError::Closed`] at the end.
     pub fn recv_deadline(&mut self, deadline: Option<Instant>) -> Result<Message, RecvError> {
+        // A peer that takes nothing any more may still have sent something.
+        while self.sender.has_unsent() && self.sender.flush().is_ok_and(|is_done| !is_done) {
+            match self.receiver.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                Ok(message) => return Ok(message),
+                Err(error) => return Err(error.into()),
+            }
+            self.sender.wait_or_readable(deadline)?;
+        }
         self.receiver.recv_deadline(deadline)
+    }
+
+    /// Closes the channel, and gives the messages of which nothing has gone, in order.
+    #[must_use]
+    pub fn into_unsent(self) -> Vec<Message> {
+        self.sender.into_unsent()
     }
 
     /// Whether a part of a message has been received, see [`Receiver::is_mid_message`].

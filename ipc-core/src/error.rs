@@ -127,6 +127,27 @@ impl From<ProtocolError> for TryRecvError {
     }
 }
 
+/// What was not there will not come in time.
+impl From<TryRecvError> for RecvError {
+    fn from(error: TryRecvError) -> Self {
+        match error {
+            TryRecvError::Empty => Self::TimedOut,
+            TryRecvError::Closed => Self::Closed,
+            TryRecvError::Protocol(error) => Self::Protocol(error),
+            TryRecvError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<io::Error> for RecvError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 impl fmt::Display for TrySendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

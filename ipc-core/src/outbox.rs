@@ -3,7 +3,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::frame::{DIRECT_BYTES, HEADER_BYTES, Header, Limits, PACKET_BYTES_MAX};
-use crate::{Attachment, Message};
+use crate::{Attachment, Inbox, Message};
 
 /// Frames are collected into chunks of about this length, in bytes.
 const CHUNK_BYTES: usize = 4 * DIRECT_BYTES;
@@ -52,6 +52,8 @@ pub struct Outbox<H> {
     front_sent: usize,
     /// For each message that waits, how many of its bytes do.
     messages: VecDeque<usize>,
+    /// A part of the first of them has gone.
+    is_front_begun: bool,
     /// How many bytes wait: the sum of `messages`, and of what is left of `chunks`.
     bytes: usize,
     /// How many handles wait: the sum over `chunks`.
@@ -91,6 +93,7 @@ impl<H: Attachment> Outbox<H> {
             chunks: VecDeque::new(),
             front_sent: 0,
             messages: VecDeque::new(),
+            is_front_begun: false,
             bytes: 0,
             handles: 0,
             recycled: Vec::new(),
@@ -225,6 +228,44 @@ impl<H: Attachment> Outbox<H> {
         }
     }
 
+    /// The messages of which nothing has gone, in order, when nothing more can be sent.
+    ///
+    /// ```
+    /// use ipc_core::{Limits, Message, Outbox};
+    ///
+    /// let mut outbox = Outbox::new(Limits::default());
+    /// outbox.push(Message::new(1, "one"))?;
+    /// outbox.push(Message::new(2, "two").with_handle(1002_u32))?;
+    /// outbox.sent(5); // a part of the first
+    /// assert_eq!(outbox.into_unsent(), [Message::new(2, "two").with_handle(1002_u32)]);
+    /// # Ok::<(), ipc_core::PushError<u32>>(())
+    /// ```
+    #[must_use]
+    pub fn into_unsent(mut self) -> Vec<Message<H>> {
+        if let Some(rest) = self.messages.front().filter(|_| self.is_front_begun) {
+            self.sent(*rest);
+        }
+        // The limits may be lower by now than they were; what was queued was within them.
+        let limits = Limits { payload_bytes_max: usize::MAX, ..Limits::default() };
+        let mut inbox = Inbox::new(limits);
+        let mut unsent = Vec::new();
+        for Chunk { bytes, handles, .. } in self.chunks {
+            let mut rest = &bytes[std::mem::take(&mut self.front_sent)..];
+            let mut handles = Some(handles);
+            while !rest.is_empty() {
+                let spare = inbox.spare();
+                let (taken, left) = rest.split_at(rest.len().min(spare.len()));
+                spare[..taken.len()].copy_from_slice(taken);
+                inbox.received(taken.len(), handles.take().into_iter().flatten());
+                rest = left;
+                while let Ok(Some(message)) = inbox.next_message() {
+                    unsent.push(message);
+                }
+            }
+        }
+        unsent
+    }
+
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
@@ -267,10 +308,12 @@ impl<H: Attachment> Outbox<H> {
         while let Some(front) = self.messages.front_mut() {
             if bytes < *front {
                 *front -= bytes;
+                self.is_front_begun |= bytes > 0;
                 return;
             }
             bytes -= *front;
             self.messages.pop_front();
+            self.is_front_begun = false;
         }
     }
 
@@ -487,21 +530,47 @@ mod tests {
         outbox(&[message(1, 0, &[]), message(2, 0, &[9])]).sent(HEADER_BYTES + 1);
     }
 
+    fn messages() -> impl Strategy<Value = Vec<Message<u32>>> {
+        let length = prop_oneof![3 => 0..100_usize, 1 => 16_000..70_000_usize];
+        vec((length, 0..3_usize), 0..20).prop_map(|lengths| {
+            let mut handle = 0..;
+            let message = |(kind, (length, handles))| {
+                message(kind, length, &handle.by_ref().take(handles).collect::<Vec<_>>())
+            };
+            (0..).zip(lengths).map(message).collect()
+        })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
+        fn what_has_not_gone_comes_back_whole_and_nothing_else_does(
+            messages in messages(),
+            sizes in vec(prop_oneof![1..100_usize, 1..100_000_usize], 0..8),
+        ) {
+            let mut outbox = outbox(&messages);
+            let mut gone = 0;
+            for size in sizes {
+                let size = size.min(write_bytes(&outbox));
+                outbox.sent(size);
+                gone += size;
+            }
+            let mut at = 0;
+            let not_begun = messages.iter().filter(|message| {
+                let begin = at;
+                at += HEADER_BYTES + message.payload.len() + message.handles.len();
+                begin >= gone
+            });
+            let expected: Vec<_> = not_begun.cloned().collect();
+            prop_assert!(outbox.into_unsent() == expected);
+        }
+
+        #[test]
         fn any_partial_sends_make_the_same_stream(
-            lengths in vec(
-                (prop_oneof![3 => 0..100_usize, 1 => 16_000..70_000_usize], 0..3_usize),
-                1..20,
-            ),
+            messages in messages(),
             sizes in vec(prop_oneof![1..100_usize, 1..100_000_usize], 1..8),
         ) {
-            let mut handle = 0..;
-            let messages: Vec<_> = (0..).zip(lengths).map(|(kind, (length, handles))| {
-                message(kind, length, &handle.by_ref().take(handles).collect::<Vec<_>>())
-            }).collect();
             let mut outbox = outbox(&messages);
             let (mut bytes, mut handles) = (Vec::<u8>::new(), Vec::new());
             for size in sizes.iter().cycle() {

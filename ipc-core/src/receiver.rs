@@ -64,17 +64,9 @@ impl Receiver {
                 Err(TryRecvError::Empty) => {
                     time_left(deadline).and_then(|left| self.socket.wait_readable(left))
                 }
-                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-                Err(TryRecvError::Protocol(error)) => return Err(RecvError::Protocol(error)),
-                Err(TryRecvError::Io(error)) => Err(error),
+                Err(error) => return Err(error.into()),
             };
-            match received {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(RecvError::TimedOut);
-                }
-                Err(error) => return Err(RecvError::Io(error)),
-            }
+            received?;
         }
     }
 

@@ -157,6 +157,12 @@ impl Sender {
         Ok(())
     }
 
+    /// The messages of which nothing has gone, in order: for when the peer is gone.
+    #[must_use]
+    pub fn into_unsent(self) -> Vec<Message> {
+        self.outbox.into_unsent()
+    }
+
     /// Closes the channel in both directions, for both sides, and for every process that holds a
     /// duplicate of the descriptor. A call on the other half that blocks in another thread
     /// returns.
@@ -235,6 +241,16 @@ impl Sender {
             assert!(queued.is_ok(), "an empty queue takes any message within the limits");
             self.outbox.sent(sent);
         }
+    }
+
+    /// Waits until there is something to receive, too.
+    pub(crate) fn wait_or_readable(&self, deadline: Option<Instant>) -> io::Result<()> {
+        let left = time_left(deadline)?;
+        if self.is_throttled {
+            let pause = left.map_or(THROTTLE_PAUSE, |left| left.min(THROTTLE_PAUSE));
+            return self.socket.wait_readable(Some(pause));
+        }
+        self.socket.wait_either(left)
     }
 
     fn wait(&self, deadline: Option<Instant>) -> io::Result<()> {

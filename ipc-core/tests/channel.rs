@@ -276,6 +276,40 @@ fn a_peer_that_goes_in_the_middle_of_a_message_is_told_from_one_that_ends() {
 }
 
 #[test]
+fn two_sides_that_wait_for_each_others_long_message_get_it() {
+    let (a, b) = Channel::pair().expect("a pair");
+    let side = |mut channel: Channel| {
+        in_thread(move || {
+            channel.try_send(Message::new(1, vec![1; MORE_THAN_A_SOCKET_TAKES])).expect("room");
+            channel.try_send(Message::new(2, [])).expect("room");
+            assert!(channel.has_unsent());
+            assert_eq!(recv(&mut channel).payload.len(), MORE_THAN_A_SOCKET_TAKES);
+            assert_eq!(recv(&mut channel).kind, 2);
+            channel.flush_deadline(soon()).expect("it is read");
+        })
+    };
+    let sides = [side(a), side(b)];
+    sides.iter().for_each(in_time);
+}
+
+#[test]
+fn f12_what_has_not_gone_comes_back_with_its_handles_and_in_order() {
+    let (mut a, mut b) = Channel::pair().expect("a pair");
+    a.try_send(Message::new(1, vec![1; MORE_THAN_A_SOCKET_TAKES])).expect("room");
+    let given = handles(3);
+    let expected: Vec<u64> = given.iter().map(inode).collect();
+    for (kind, handle) in (2..).zip(given) {
+        a.try_send(Message::new(kind, "later").with_handle(handle)).expect("room");
+    }
+    let unsent = a.into_unsent();
+    let kinds: Vec<u8> = unsent.iter().map(|message| message.kind).collect();
+    assert_eq!(kinds, [2, 3, 4], "a part of the first has gone");
+    assert_eq!(unsent.iter().flat_map(inodes).collect::<Vec<_>>(), expected);
+    assert!(unsent.iter().all(|message| message.payload == b"later"));
+    expect_closed(&mut b);
+}
+
+#[test]
 fn the_halves_work_from_two_threads() {
     let (ours, theirs) = Channel::pair().expect("a pair");
     let (mut sender, mut receiver) = ours.into_split();

@@ -13,8 +13,8 @@
 //!   slice and no handles, and `recv(room, handles, wait) -> io::Result<Received>`. With
 //!   `Wait::Never` they do not block, whatever the mode of the descriptor; with `Wait::MayBlock`
 //!   they may, or may return early;
-//! * `wait_readable`, `wait_writable` and `pause`, which block for at most the given time, may
-//!   return early, and leave the clock to their caller;
+//! * `wait_readable`, `wait_writable`, `wait_either` and `pause`, which block for at most the given
+//!   time, may return early, and leave the clock to their caller;
 //! * `has_left()`: whether the system has taken all that was sent, which can be later than `Sent`
 //!   says where the system needs our memory for it;
 //! * `shutdown()`, after which both sides find the stream closed;

@@ -186,6 +186,10 @@ impl Socket {
         self.wait(PollFlags::POLLOUT, timeout)
     }
 
+    pub(crate) fn wait_either(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.wait(PollFlags::POLLIN | PollFlags::POLLOUT, timeout)
+    }
+
     /// Returns early only when the peer is gone.
     pub(crate) fn pause(&self, timeout: Duration) -> io::Result<()> {
         self.wait(PollFlags::empty(), Some(timeout))

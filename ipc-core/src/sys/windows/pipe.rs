@@ -244,6 +244,12 @@ impl Socket {
         }
     }
 
+    /// One operation can be waited for at a time, so it looks after the other every now and then.
+    pub(crate) fn wait_either(&self, timeout: Option<Duration>) -> io::Result<()> {
+        const SLICE: Duration = Duration::from_millis(5);
+        self.wait_readable(Some(timeout.map_or(SLICE, |timeout| timeout.min(SLICE))))
+    }
+
     pub(crate) fn pause(&self, timeout: Duration) -> io::Result<()> {
         super::named::pause(timeout)
     }
