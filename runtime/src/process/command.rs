@@ -35,7 +35,7 @@ pub struct Command {
     pub(super) args: Vec<OsString>,
     pub(super) arg0: Option<OsString>,
     /// The file is a command line for a shell.
-    pub(super) shell: Option<PathBuf>,
+    pub(crate) shell: Option<PathBuf>,
     pub(super) is_env_clear: bool,
     /// `None`: without that variable.
     pub(super) env: BTreeMap<OsString, Option<OsString>>,

@@ -1,7 +1,8 @@
 //! The environment of a child.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+
+use crate::sys::compare_names;
 
 /// Variables by name.
 pub(super) type Variables = Vec<(OsString, OsString)>;
@@ -12,17 +13,16 @@ pub(super) fn merged<'a>(
     mut ours: Variables,
     changes: impl Iterator<Item = (&'a OsString, Option<&'a OsString>)>,
 ) -> Variables {
-    ours.sort_by(|(a, _), (b, _)| a.cmp(b));
-    ours.dedup_by(|(later, _), (first, _)| later == first);
-    let changes: BTreeMap<&OsStr, _> =
-        changes.map(|(key, value)| (key.as_os_str(), value)).collect();
-    if changes.is_empty() {
-        return ours;
+    ours.sort_by(|(a, _), (b, _)| compare_names(a, b));
+    ours.dedup_by(|(later, _), (first, _)| compare_names(later, first).is_eq());
+    for (key, value) in changes {
+        match (ours.binary_search_by(|(name, _)| compare_names(name, key)), value) {
+            (Ok(at), Some(value)) => ours[at] = (key.clone(), value.clone()),
+            (Ok(at), None) => drop(ours.remove(at)),
+            (Err(at), Some(value)) => ours.insert(at, (key.clone(), value.clone())),
+            (Err(_), None) => {}
+        }
     }
-    ours.retain(|(key, _)| !changes.contains_key(key.as_os_str()));
-    let set = changes.into_iter().filter_map(|(key, value)| Some((key.into(), value?.clone())));
-    ours.extend(set);
-    ours.sort_by(|(a, _), (b, _)| a.cmp(b));
     ours
 }
 

@@ -2,9 +2,10 @@ use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::limit::Resource;
+use crate::sys;
 
 /// What was done to start a process when that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,13 +109,53 @@ impl SpawnError {
     }
 }
 
+impl SpawnError {
+    /// What can be done, where the system's word for it does not tell.
+    fn remedy(&self) -> Option<&'static str> {
+        use io::ErrorKind::{
+            ArgumentListTooLong, ExecutableFileBusy, NotFound, PermissionDenied, WouldBlock,
+        };
+        let is_program = self.source.raw_os_error() != Some(sys::NOT_EXECUTABLE);
+        Some(match (&self.step, self.source.kind()) {
+            (Step::Execute(_), _) if !is_program => {
+                "it is no program of this machine; a script needs a first line like #!/bin/sh"
+            }
+            (Step::Execute(path), NotFound) if path.parent() == Some(Path::new("")) => {
+                "it is in no directory of PATH"
+            }
+            (Step::Execute(_), NotFound) => {
+                "check the path, and of a script the interpreter in its first line"
+            }
+            (Step::Execute(_), PermissionDenied) => {
+                "its user must be allowed to execute the file and to enter its directory"
+            }
+            (Step::Execute(_), ArgumentListTooLong) => {
+                "give it less arguments and environment, and the rest by a file or its input"
+            }
+            (Step::Execute(_), ExecutableFileBusy) => "close the file, which is open to be written",
+            (Step::Create, WouldBlock) => {
+                "there are too many processes: of its user (RLIMIT_NPROC), or in its control \
+                 group (pids.max)"
+            }
+            (Step::Groups(_) | Step::Group(_) | Step::User(_), PermissionDenied) => {
+                "run this process as root, or leave it out"
+            }
+            (Step::Limit(..), PermissionDenied) => "only root can raise a hard limit",
+            (Step::ProcessGroup, PermissionDenied) => "there is no such group in this session",
+            (Step::Descriptor(_), _) => "it must be below the limit of open files (RLIMIT_NOFILE)",
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SpawnError { program, step, source } = self;
         match step {
-            Step::Check => write!(f, "can't start {program:?}: {source}"),
-            step => write!(f, "can't start {program:?}: can't {step}: {source}"),
+            Step::Check => write!(f, "can't start {program:?}: {source}")?,
+            step => write!(f, "can't start {program:?}: can't {step}: {source}")?,
         }
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) files: Vec<PathBuf>,
     /// The arguments, from the program's own name on; at least that.
     pub(crate) args: Vec<&'a OsStr>,
+    /// A command line for the shell that is executed; the arguments are that line's then.
+    pub(crate) line: Option<&'a OsStr>,
     /// The whole environment.
     pub(crate) env: Vec<(OsString, OsString)>,
     /// What the child has under which number; it has nothing else.

@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// What is gone through when there is no `PATH`, as by execvp(3).
-const DEFAULT: &str = "/bin:/usr/bin";
-
 /// The files that a program may be, in the order in which they are tried: itself if it is given by
 /// a path, else those of that name in each directory of `PATH`. An empty entry of `PATH` is the
 /// current directory, as everywhere.
@@ -15,7 +12,7 @@ pub(super) fn candidates(file: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
     if sys::is_path(file) {
         return vec![file.into()];
     }
-    let directories = std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT)));
+    let directories = std::env::split_paths(path.unwrap_or(OsStr::new(sys::DEFAULT_PATH)));
     let join = |directory: PathBuf| match directory.as_os_str().is_empty() {
         true => Path::new(".").join(file),
         false => directory.join(file),

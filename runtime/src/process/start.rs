@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::PathBuf;
 
 use super::check::check;
 use super::command::Command;
@@ -46,7 +47,6 @@ impl Command {
             environment::check(key, Some(value)).map_err(invalid)?;
         }
         let options = self.child_options().map_err(invalid)?;
-        let (files, args) = self.files_and_args();
         let standard: Vec<_> = (0..3).map(|number| (number, (extra.standard)())).collect();
         let kinds = self.stdio_of(&extra.stdio, &standard);
         check_inherited(&kinds).map_err(invalid)?;
@@ -58,9 +58,18 @@ impl Command {
             pipes.extend(ours.map(|pipe| (number, pipe)));
             descriptors.insert(number, childs);
         }
-        let env = self.environment(&extra.env);
-        let cgroup = self.cgroup.as_deref();
-        let launch = Launch { files, args, env, descriptors, group: self.group, options, cgroup };
+        let name = self.arg0.as_deref().unwrap_or(self.executed());
+        let args = std::iter::once(name).chain(self.args.iter().map(OsString::as_os_str));
+        let launch = Launch {
+            files: self.files(),
+            args: args.collect(),
+            line: self.shell.is_some().then_some(&self.file),
+            env: self.environment(&extra.env),
+            descriptors,
+            group: self.group,
+            options,
+            cgroup: self.cgroup.as_deref(),
+        };
         let process = sys::launch(&launch).map_err(|(step, error)| fail(step, error))?;
         Ok(Started { process, pipes })
     }
@@ -75,22 +84,19 @@ impl Command {
         stdio
     }
 
-    /// What to execute, and what it is told.
-    fn files_and_args(&self) -> (Vec<std::path::PathBuf>, Vec<&OsStr>) {
-        let program = self.shell.as_ref().map_or(self.file.as_os_str(), |shell| shell.as_os_str());
-        let own = match self.env.get(OsStr::new("PATH")) {
+    /// What to execute, or the shell that does.
+    fn executed(&self) -> &OsStr {
+        self.shell.as_ref().map_or(self.file.as_os_str(), |shell| shell.as_os_str())
+    }
+
+    /// Where that may be.
+    fn files(&self) -> Vec<PathBuf> {
+        let path = match self.env.get(OsStr::new("PATH")) {
             Some(Some(path)) => Some(Cow::Borrowed(path.as_os_str())),
-            // Where it has none, ours leads to the same programs as a shell here would.
+            // Where the child has none, ours leads to the same programs as a shell here would.
             Some(None) | None => std::env::var_os("PATH").map(Cow::Owned),
         };
-        let files = candidates(program, own.as_deref());
-        let mut args = Vec::with_capacity(self.args.len() + 3);
-        args.push(self.arg0.as_deref().unwrap_or(program));
-        if self.shell.is_some() {
-            args.extend([OsStr::new("-c"), &self.file]);
-        }
-        args.extend(self.args.iter().map(OsString::as_os_str));
-        (files, args)
+        candidates(self.executed(), path.as_deref())
     }
 
     fn environment(&self, extra: &[(OsString, OsString)]) -> environment::Variables {

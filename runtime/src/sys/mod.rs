@@ -44,7 +44,7 @@ pub(crate) use self::{
     child::{CPUS_MAX, SIGNAL_MAX, prepare},
     exclusive::{ExclusiveEntry, ExclusiveWait},
     inherited::inherited_descriptor,
-    launch::{is_open, is_path, launch},
+    launch::{DEFAULT_PATH, NOT_EXECUTABLE, compare_names, is_open, is_path, launch},
     linux::{
         AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM,
         accept_failure, is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit,

@@ -68,6 +68,12 @@ impl From<OwnedFd> for Pipe {
     }
 }
 
+impl From<Pipe> for Handle {
+    fn from(pipe: Pipe) -> Handle {
+        OwnedFd::from(pipe.0).into()
+    }
+}
+
 impl Read for &Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(buffer)

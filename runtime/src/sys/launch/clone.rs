@@ -7,6 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 // On these, the plain calls take ids of 16 bits.
 #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
@@ -39,6 +40,45 @@ struct Start<'a> {
 
 /// Runs the plan in a new process. The inner error is the child's, which is gone.
 pub(super) fn start(plan: &Plan) -> io::Result<Result<Process, Failure>> {
+    let changes_ids = plan.uid.is_some() || plan.gid.is_some();
+    let _dumpable = changes_ids.then(Dumpable::keep);
+    start_in_our_memory(plan)
+}
+
+/// Keeps this process dumpable, that is: as it was in /proc, for debuggers, and for core files.
+///
+/// The kernel takes that away from memory whose process becomes another user, so that this user
+/// can't look into it; and the memory of a child is its parent's until it executes a program. It is
+/// given back when no such child is left.
+struct Dumpable;
+
+/// How many such children there are, and how it was before the first.
+static DUMPABLE: Mutex<(usize, c_int)> = Mutex::new((0, 0));
+
+impl Dumpable {
+    fn keep() -> Dumpable {
+        let mut kept = DUMPABLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.0 == 0 {
+            // SAFETY: PR_GET_DUMPABLE takes no memory.
+            kept.1 = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+        }
+        kept.0 += 1;
+        Dumpable
+    }
+}
+
+impl Drop for Dumpable {
+    fn drop(&mut self) {
+        let mut kept = DUMPABLE.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.0 -= 1;
+        if kept.0 == 0 {
+            // SAFETY: PR_SET_DUMPABLE takes no memory; it refuses what can't be set.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, kept.1) };
+        }
+    }
+}
+
+fn start_in_our_memory(plan: &Plan) -> io::Result<Result<Process, Failure>> {
     let start = Start { plan, failure: Cell::new(None) };
     let mut stack: Vec<MaybeUninit<StackLine>> =
         Vec::with_capacity(STACK_BYTES / size_of::<StackLine>());

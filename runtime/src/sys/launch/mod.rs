@@ -8,6 +8,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::RawFd;
@@ -26,6 +27,17 @@ pub(crate) fn launch(launch: &Launch) -> Result<Process, (Step, io::Error)> {
     let plan = Plan::new(launch)?;
     let started = clone::start(&plan).map_err(|error| (Step::Create, error))?;
     started.map_err(|failure| failure.explain(launch, &plan))
+}
+
+/// What a program given by a name is looked for in when there is no `PATH`, as by execvp(3).
+pub(crate) const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// What says that a file is no program.
+pub(crate) const NOT_EXECUTABLE: i32 = libc::ENOEXEC;
+
+/// The order of variables' names, equal if they are the same variable.
+pub(crate) fn compare_names(a: &OsStr, b: &OsStr) -> Ordering {
+    a.cmp(b)
 }
 
 /// Whether this process has something open under this number.

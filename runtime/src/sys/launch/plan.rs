@@ -48,7 +48,7 @@ impl Plan {
         let becomes_another = options.uid.is_some_and(|uid| uid != user_and_group().0);
         let directory = options.directory.as_deref().map(c_string).transpose().map_err(check)?;
         let files = launch.files.iter().map(|file| c_string(file)).collect::<io::Result<_>>();
-        let args = launch.args.iter().map(|arg| [*arg, OsStr::new("")]);
+        let args: Vec<_> = arguments(launch).map(|arg| [arg, OsStr::new("")]).collect();
         Ok(Plan {
             cgroup: launch.cgroup.map(processes_of).transpose()?,
             group: launch.group,
@@ -64,10 +64,19 @@ impl Plan {
             uid: options.uid,
             directory,
             files: files.map_err(check)?,
-            args: Strings::new(args, b""),
+            args: Strings::new(args.into_iter(), b""),
             env: Strings::new(launch.env.iter().map(|(k, v)| [k.as_os_str(), v.as_os_str()]), b"="),
         })
     }
+}
+
+/// A shell takes `-c`, the line, and what `$0`, `$1` … in it stand for.
+fn arguments<'a>(launch: &'a Launch<'_>) -> impl Iterator<Item = &'a OsStr> {
+    let name = &launch.args[..1];
+    let line = launch.line.map(|line| [OsStr::new("-c"), line]);
+    let name_of_line = if line.is_some() { name } else { &[] };
+    let line = line.into_iter().flatten();
+    name.iter().copied().chain(line).chain(name_of_line.iter().chain(&launch.args[1..]).copied())
 }
 
 fn c_string(path: &Path) -> io::Result<CString> {

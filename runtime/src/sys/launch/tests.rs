@@ -56,3 +56,25 @@ fn f08_what_fails_is_named() {
         (Step::Execute("/dev/null".into()), io::ErrorKind::PermissionDenied)
     );
 }
+
+#[test]
+fn a_child_that_is_another_user_leaves_this_process_dumpable() {
+    use nix::sys::prctl::get_dumpable;
+    if !crate::sys::is_root() {
+        return; // Only root can become another.
+    }
+    assert!(get_dumpable().unwrap());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "id -u; id -g; id -G"]).uid(65534).gid(65533);
+    assert_eq!(run(&mut command), (Exit::Code(0), "65534\n65533\n65533\n".into()));
+    assert!(get_dumpable().unwrap());
+}
+
+#[test]
+fn a_line_for_a_shell_has_arguments() {
+    let mut command = Command::new("echo $0 $1 $#");
+    command.shell = Some("/bin/sh".into());
+    assert_eq!(run(&mut command), (Exit::Code(0), "/bin/sh 0\n".into()));
+    command.args(["a b", "c"]).arg0("name");
+    assert_eq!(run(&mut command), (Exit::Code(0), "name a b 2\n".into()));
+}
