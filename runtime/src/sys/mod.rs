@@ -38,6 +38,15 @@ mod timer;
 #[cfg(target_os = "linux")]
 mod user;
 
+#[cfg(windows)]
+#[allow(dead_code)] // TO BE REMOVED when child processes use it
+mod windows;
+/// Pure, so that it is tested everywhere.
+#[cfg(all(test, not(windows)))]
+#[allow(dead_code)] // a limit that only the system has
+#[path = "windows/text.rs"]
+mod windows_text;
+
 #[cfg(target_os = "linux")]
 pub(crate) use self::{
     board::{Board, Cell, CellWriter},
@@ -56,6 +65,13 @@ pub(crate) use self::{
     steer::{SteerMeans, SteerPolicy, Steering},
     timer::{Timer, coarse_now},
     user::{is_root, user, user_and_group},
+};
+
+#[cfg(windows)]
+#[allow(unused_imports)] // TO BE REMOVED when child processes use it
+pub(crate) use self::windows::{
+    Pipe, Process, Timer, duplex, is_path, is_same_variable, launch, null, pipe_from_child,
+    pipe_to_child,
 };
 
 /// The largest number of a signal.

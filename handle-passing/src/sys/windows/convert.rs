@@ -25,6 +25,18 @@ impl From<OwnedSocket> for Handle {
     }
 }
 
+impl Handle {
+    /// The handle itself, for calls that take one; `None` if it is a socket, which has a type of
+    /// its own on Windows.
+    #[must_use]
+    pub fn as_object(&self) -> Option<BorrowedHandle<'_>> {
+        match self.raw() {
+            Raw::Object(object) => Some(object.as_handle()),
+            Raw::Socket(_) => None,
+        }
+    }
+}
+
 /// Anything but a socket.
 impl FromHandle for OwnedHandle {
     fn from_handle(handle: Handle) -> Result<Self, FromHandleError> {

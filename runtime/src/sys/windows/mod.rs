@@ -1,0 +1,44 @@
+//! Windows: child processes, by their handles.
+#![allow(unsafe_code)] // Handles that the system has just made.
+
+mod bell;
+mod launch;
+mod pipe;
+mod process;
+mod program;
+mod stdio;
+pub(crate) mod text;
+mod timer;
+
+pub(crate) use self::launch::launch;
+pub(crate) use self::pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child};
+pub(crate) use self::process::Process;
+pub(crate) use self::program::{is_path, is_same_variable};
+pub(crate) use self::timer::Timer;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::windows::ffi::OsStrExt;
+use std::os::windows::io::{FromRawHandle, OwnedHandle};
+
+use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE};
+
+/// What a call has just made for us.
+fn owned(handle: HANDLE) -> io::Result<OwnedHandle> {
+    if handle.is_null() || handle == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is the answer of a call that makes a handle, to nobody but this one.
+    Ok(unsafe { OwnedHandle::from_raw_handle(handle) })
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn wide(text: &OsStr) -> Vec<u16> {
+    text.encode_wide().collect()
+}
+
+#[cfg(test)]
+mod tests;
