@@ -50,6 +50,7 @@ const PURE: &[&str] = &[
     "runtime/src/post/",
     "runtime/src/process/life",
     "runtime/src/process/capture",
+    "runtime/src/process/tree",
     "runtime/src/sim",
 ];
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::check::check;
 use super::command::Command;
+use super::descendants::{Lineage, MARKS_VARIABLE};
 use super::environment;
 use super::error::{SpawnError, Step};
 use super::launch::{ChildEnd, ChildOptions, Launch};
@@ -35,6 +36,7 @@ impl Default for Extra {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) process: Process,
+    pub(crate) lineage: Lineage,
     pub(crate) pipes: BTreeMap<u32, Pipe>,
 }
 
@@ -58,20 +60,22 @@ impl Command {
             pipes.extend(ours.map(|pipe| (number, pipe)));
             descriptors.insert(number, childs);
         }
+        let lineage = Lineage::of(self.group, self.cgroup.as_deref());
         let name = self.arg0.as_deref().unwrap_or(self.executed());
         let args = std::iter::once(name).chain(self.args.iter().map(OsString::as_os_str));
         let launch = Launch {
             files: self.files(),
             args: args.collect(),
             line: self.shell.is_some().then_some(&self.file),
-            env: self.environment(&extra.env),
+            env: self.environment(&extra.env, &lineage),
             descriptors,
             group: self.group,
             options,
             cgroup: self.cgroup.as_deref(),
         };
         let process = sys::launch(&launch).map_err(|(step, error)| fail(step, error))?;
-        Ok(Started { process, pipes })
+        lineage.set_pid(process.pid());
+        Ok(Started { process, lineage, pipes })
     }
 
     fn stdio_of<'a>(
@@ -99,10 +103,16 @@ impl Command {
         candidates(self.executed(), path.as_deref())
     }
 
-    fn environment(&self, extra: &[(OsString, OsString)]) -> environment::Variables {
+    fn environment(
+        &self,
+        extra: &[(OsString, OsString)],
+        lineage: &Lineage,
+    ) -> environment::Variables {
         let ours = if self.is_env_clear { Vec::new() } else { std::env::vars_os().collect() };
         let changes = self.env.iter().map(|(key, value)| (key, value.as_ref()));
-        environment::merged(ours, changes.chain(extra.iter().map(|(k, v)| (k, Some(v)))))
+        let mark = lineage.variable(std::env::var_os(MARKS_VARIABLE));
+        let extra = extra.iter().chain(&mark).map(|(key, value)| (key, Some(value)));
+        environment::merged(ours, changes.chain(extra))
     }
 
     /// With those of its user, but for what is set beside.

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Child;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
@@ -40,12 +41,14 @@ pub(crate) fn path_from_bytes(bytes: &[u8]) -> Option<PathBuf> {
 pub(crate) struct Process {
     pid: u32,
     pidfd: OwnedFd,
+    /// The tick in which we have collected it; 0 if we have not.
+    collected_at: AtomicU64,
 }
 
 impl Process {
     /// A child that nobody has waited for, and its pidfd.
     pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Process {
-        Process { pid, pidfd }
+        Process { pid, pidfd, collected_at: AtomicU64::new(0) }
     }
 
     /// Holds a child that nobody has waited for; kills it if that fails.
@@ -53,7 +56,7 @@ impl Process {
         let pid = child.id();
         // The child is not reaped before we do it, so its pid is still its own.
         match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Process { pid, pidfd }),
+            Ok(pidfd) => Ok(Process::new(pid, pidfd)),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -68,19 +71,8 @@ impl Process {
 
     /// Sends a signal; `false` if it has ended and was collected.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<bool> {
-        // SAFETY: pidfd_send_signal takes an open pidfd, a signal number, no siginfo and no flags,
-        // and touches no memory of ours.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                signal,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        match Errno::result(result) {
-            Ok(_) => Ok(true),
+        match pidfd_signal(self.as_fd(), signal, 0) {
+            Ok(()) => Ok(true),
             Err(Errno::ESRCH) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -124,6 +116,12 @@ impl Process {
         while waitid(Id::PIDFd(self.pidfd.as_fd()), flags) == Err(Errno::EINTR) {}
     }
 
+    /// The tick of [`ticks`] in which this process has collected it, 0 if it has not: since then
+    /// its number may be another's.
+    pub(super) fn collected_at(&self) -> u64 {
+        self.collected_at.load(Ordering::Acquire)
+    }
+
     /// Collects the status if the process has ended.
     pub(crate) fn reap(&self) -> io::Result<Option<Exit>> {
         let pidfd = libc::id_t::try_from(self.pidfd.as_raw_fd()).map_err(io::Error::other)?;
@@ -131,6 +129,7 @@ impl Process {
         // nix, which could do this, knows no real-time signals.
         // SAFETY: all zeros are a siginfo_t, in which the process id is 0 for "none has ended".
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let now = ticks();
         // SAFETY: waitid writes one siginfo_t, to `info`, which outlives the call.
         let result = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &mut info, flags) };
         match Errno::result(result) {
@@ -140,6 +139,9 @@ impl Process {
         }
         // SAFETY: waitid fills in the fields of a child's end, or leaves zeros.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid != 0 {
+            self.collected_at.store(now, Ordering::Release);
+        }
         Ok(match info.si_code {
             _ if pid == 0 => None,
             libc::CLD_EXITED => Some(Exit::Code(status)),
@@ -159,13 +161,39 @@ source_by_descriptor!(
     &Process
 );
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+/// Sends a signal, 0 for none, to the process that this pidfd holds; or with
+/// [`libc::PIDFD_SIGNAL_PROCESS_GROUP`] to the group that it has begun.
+pub(super) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: pidfd_send_signal takes an open pidfd, a signal number, no siginfo, and flags, and
+    // touches no memory of ours.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            flags,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes a pid and no flags, and touches no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = Errno::result(fd)?;
     let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the call succeeded, so `fd` is open and nobody else's (and close-on-exec).
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The time since the system's start, in those ticks in which `/proc` tells when a process began.
+fn ticks() -> u64 {
+    /// `USER_HZ`, the same on all systems.
+    const TICKS_A_SECOND: u64 = 100;
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    let now = now.map_or(Duration::ZERO, Duration::from);
+    now.as_secs() * TICKS_A_SECOND + u64::from(now.subsec_millis()) * TICKS_A_SECOND / 1000
 }
 
 /// The two ends of a mailbox for about `connections` connections: what is sent on the first comes

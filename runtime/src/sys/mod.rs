@@ -36,6 +36,8 @@ mod steer;
 #[cfg(target_os = "linux")]
 mod timer;
 #[cfg(target_os = "linux")]
+mod tree;
+#[cfg(target_os = "linux")]
 mod user;
 
 #[cfg(windows)]
@@ -64,6 +66,7 @@ pub(crate) use self::{
     reuseport::{claim_tcp, claim_udp, join_tcp, join_udp},
     steer::{SteerMeans, SteerPolicy, Steering},
     timer::{Timer, coarse_now},
+    tree::{become_subreaper, kill_tree, orphans, own_session, own_start},
     user::{is_root, user, user_and_group},
 };
 
