@@ -48,8 +48,10 @@ pub struct Command {
     pub(super) kill_signal: Signal,
     pub(super) kill_after: Option<Duration>,
     pub(super) cancel: Option<CancelToken>,
+    pub(super) is_tree_killed: bool,
     pub(super) is_killed_on_drop: bool,
     pub(super) max_buffer_bytes: usize,
+    pub(super) is_output_awaited: bool,
     pub(super) input: Option<Vec<u8>>,
 }
 
@@ -74,8 +76,10 @@ impl Command {
             kill_signal: Signal::TERM,
             kill_after: Some(KILL_AFTER),
             cancel: None,
+            is_tree_killed: false,
             is_killed_on_drop: false,
             max_buffer_bytes: MAX_BUFFER_BYTES,
+            is_output_awaited: false,
             input: None,
         }
     }
@@ -241,6 +245,18 @@ impl Command {
         self
     }
 
+    /// Has those signals go to all that it has started, too. Default: for a line for a
+    /// [shell](Self::shell) only, whose commands are what is meant.
+    ///
+    /// Such a child begins a [group](Self::process_group) of its own, where nothing that it starts
+    /// gets lost, unless this process is in the foreground of a terminal: then it stays there, so
+    /// that Ctrl-C reaches it, and so that it can ask for a password; and what is signalled is
+    /// whatever descends from it at that time.
+    pub fn kill_tree(&mut self, is_whole: bool) -> &mut Command {
+        self.is_tree_killed = is_whole;
+        self
+    }
+
     /// Has it killed when its [`Child`](super::Child) is dropped. Default: it runs on, and is
     /// collected when it ends.
     pub fn kill_on_drop(&mut self, is_killed: bool) -> &mut Command {
@@ -252,6 +268,14 @@ impl Command {
     /// that writes more is ended. Default: 1 MiB of each.
     pub fn max_buffer(&mut self, bytes: usize) -> &mut Command {
         self.max_buffer_bytes = bytes;
+        self
+    }
+
+    /// Has its output collected to the end, even if others still have it when the child itself has
+    /// ended: what it started in the background. Default: what was written until it ended, which
+    /// needs no wait for those others.
+    pub fn wait_for_output_end(&mut self, is_awaited: bool) -> &mut Command {
+        self.is_output_awaited = is_awaited;
         self
     }
 

@@ -34,6 +34,7 @@ impl Command {
     pub fn shell_with(shell: impl Into<PathBuf>, line: impl Into<OsString>) -> Command {
         let mut command = Command::new(line);
         command.shell = Some(shell.into());
+        command.is_tree_killed = true;
         command
     }
 }

@@ -11,7 +11,7 @@ use super::command::Command;
 use super::descendants::{Lineage, MARKS_VARIABLE};
 use super::environment;
 use super::error::{SpawnError, Step};
-use super::launch::{ChildEnd, ChildOptions, Launch};
+use super::launch::{ChildEnd, ChildOptions, Group, Launch};
 use super::path::candidates;
 use super::stdio::{Kind, Stdio};
 use crate::sys::{self, Pipe, Process};
@@ -60,7 +60,8 @@ impl Command {
             pipes.extend(ours.map(|pipe| (number, pipe)));
             descriptors.insert(number, childs);
         }
-        let lineage = Lineage::of(self.group, self.cgroup.as_deref());
+        let group = self.group();
+        let lineage = Lineage::of(group, self.cgroup.as_deref());
         let name = self.arg0.as_deref().unwrap_or(self.executed());
         let args = std::iter::once(name).chain(self.args.iter().map(OsString::as_os_str));
         let launch = Launch {
@@ -69,7 +70,7 @@ impl Command {
             line: self.shell.is_some().then_some(&self.file),
             env: self.environment(&extra.env, &lineage),
             descriptors,
-            group: self.group,
+            group,
             options,
             cgroup: self.cgroup.as_deref(),
         };
@@ -101,6 +102,16 @@ impl Command {
             Some(None) | None => std::env::var_os("PATH").map(Cow::Owned),
         };
         candidates(self.executed(), path.as_deref())
+    }
+
+    /// What is ended with all that it starts begins a group of its own, so that nothing escapes.
+    /// But in the foreground of a terminal that would take the terminal from it: Ctrl-C would not
+    /// reach it, and it could not ask for a password.
+    fn group(&self) -> Group {
+        match self.group {
+            Group::Inherited if self.is_tree_killed && !sys::is_in_foreground() => Group::Own,
+            group => group,
+        }
     }
 
     fn environment(

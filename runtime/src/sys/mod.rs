@@ -32,7 +32,11 @@ mod pipe;
 #[cfg(target_os = "linux")]
 mod reuseport;
 #[cfg(target_os = "linux")]
+mod sigpipe;
+#[cfg(target_os = "linux")]
 mod steer;
+#[cfg(target_os = "linux")]
+mod terminal;
 #[cfg(target_os = "linux")]
 mod timer;
 #[cfg(target_os = "linux")]
@@ -65,6 +69,7 @@ pub(crate) use self::{
     pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child},
     reuseport::{claim_tcp, claim_udp, join_tcp, join_udp},
     steer::{SteerMeans, SteerPolicy, Steering},
+    terminal::is_in_foreground,
     timer::{Timer, coarse_now},
     tree::{become_subreaper, kill_tree, orphans, own_session, own_start},
     user::{is_root, user, user_and_group},

@@ -10,6 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::pipe2;
 
+use super::sigpipe::without_sigpipe;
+
 /// Our end of a stream, close-on-exec. It blocks until told otherwise.
 #[derive(Debug)]
 pub(crate) struct Pipe(File);
@@ -82,7 +84,7 @@ impl Read for &Pipe {
 
 impl Write for &Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&self.0).write(bytes)
+        without_sigpipe(|| (&self.0).write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
