@@ -84,6 +84,10 @@ impl Command {
         }
     }
 
+    pub(crate) fn with_options(file: impl Into<OsString>, options: &ChildOptions) -> Command {
+        Command { options: options.clone(), ..Command::new(file) }
+    }
+
     /// An argument.
     pub fn arg(&mut self, arg: impl Into<OsString>) -> &mut Command {
         self.args.push(arg.into());

@@ -110,6 +110,11 @@ impl SpawnError {
 }
 
 impl SpawnError {
+    /// All but the program's name.
+    pub(crate) fn reason(&self) -> impl fmt::Display {
+        Reason(self)
+    }
+
     /// What can be done, where the system's word for it does not tell.
     fn remedy(&self) -> Option<&'static str> {
         use io::ErrorKind::{
@@ -150,12 +155,21 @@ impl SpawnError {
 
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SpawnError { program, step, source } = self;
+        write!(f, "can't start {:?}: {}", self.program, self.reason())
+    }
+}
+
+/// Without the program.
+struct Reason<'a>(&'a SpawnError);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reason(SpawnError { step, source, .. }) = self;
         match step {
-            Step::Check => write!(f, "can't start {program:?}: {source}")?,
-            step => write!(f, "can't start {program:?}: can't {step}: {source}")?,
+            Step::Check => write!(f, "{source}")?,
+            step => write!(f, "can't {step}: {source}")?,
         }
-        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+        self.0.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
     }
 }
 

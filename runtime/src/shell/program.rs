@@ -2,16 +2,20 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use ipc_core::Channel;
 
 use crate::event::WorkerId;
+use crate::process::launch::ChildOptions;
+use crate::process::start::{Extra, Started};
+use crate::process::{self, Command, Stdio};
 use crate::slot_options::SlotOptions;
 use crate::sys::{self, Process};
 use crate::worker::{BOOTSTRAP, ID_VARIABLE};
+
+/// Where a worker has its end of its channel.
+const CHANNEL: u32 = 3;
 
 /// This program, also when its file was replaced or removed.
 const SELF: &str = "/proc/self/exe";
@@ -30,14 +34,21 @@ pub(crate) struct Program {
 /// Why a worker's process could not be started.
 #[derive(Debug)]
 pub(super) struct SpawnError {
-    /// What the child could not do.
-    pub(super) step: Option<String>,
-    pub(super) error: io::Error,
+    pub(super) reason: String,
+    /// It may succeed later.
+    pub(super) is_transient: bool,
+}
+
+impl From<process::SpawnError> for SpawnError {
+    fn from(error: process::SpawnError) -> SpawnError {
+        let is_transient = sys::is_shortage(error.io_error());
+        SpawnError { reason: error.reason().to_string(), is_transient }
+    }
 }
 
 impl From<io::Error> for SpawnError {
     fn from(error: io::Error) -> SpawnError {
-        SpawnError { step: None, error }
+        SpawnError { reason: error.to_string(), is_transient: sys::is_shortage(&error) }
     }
 }
 
@@ -59,26 +70,29 @@ impl Program {
         worker: WorkerId,
         options: &SlotOptions,
     ) -> Result<(Process, Channel), SpawnError> {
-        let mut command = self.command();
+        let mut command = self.command(&options.child);
         command.args(&options.args);
         command.envs(options.env.iter().map(|(key, value)| (key, value)));
         // Its own process group keeps a terminal's Ctrl-C from it.
         command.env(ID_VARIABLE, worker.to_string()).stdin(Stdio::null()).process_group(0);
-        let step = sys::prepare(&mut command, &options.child)?;
-        let (channel, child) = BOOTSTRAP
-            .spawn(&mut command)
-            .map_err(|error| SpawnError { step: step.describe(), error })?;
-        let process = Process::of_child(child)?;
-        Ok((process, channel))
+        for number in [1, 2].into_iter().filter(|number| !sys::is_open(*number)) {
+            command.descriptor(number, Stdio::null());
+        }
+        let channel = BOOTSTRAP.prepare(CHANNEL)?;
+        let mut extra = Extra { standard: Stdio::inherit, ..Extra::default() };
+        extra.stdio.insert(CHANNEL, Stdio::given(channel.theirs));
+        extra.env = channel.variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let Started { process, .. } = command.start(extra)?;
+        Ok((process, channel.ours.into_channel()))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, options: &ChildOptions) -> Command {
         let mut own = std::env::args_os();
         let own_name = own.next();
         let mut command = match &self.path {
-            Some(path) => Command::new(path),
+            Some(path) => Command::with_options(path, options),
             None => {
-                let mut command = Command::new(SELF);
+                let mut command = Command::with_options(SELF, options);
                 if let Some(name) = own_name {
                     command.arg0(name);
                 }

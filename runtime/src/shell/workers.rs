@@ -37,13 +37,8 @@ impl Master {
         self.now = self.clock.now();
         match spawned {
             Ok(pid) => Input::Spawned { worker, pid },
-            Err(SpawnError { step, error }) => {
-                let transient = sys::is_shortage(&error);
-                let program = self.config.program.name();
-                let error = match step {
-                    Some(step) => format!("{program}: can't {step}: {error}"),
-                    None => format!("{program}: {error}"),
-                };
+            Err(SpawnError { reason, is_transient: transient }) => {
+                let error = format!("{}: {reason}", self.config.program.name());
                 Input::SpawnFailed { worker, error, transient }
             }
         }

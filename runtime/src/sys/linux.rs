@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::Child;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,20 +48,6 @@ impl Process {
     /// A child that nobody has waited for, and its pidfd.
     pub(super) fn new(pid: u32, pidfd: OwnedFd) -> Process {
         Process { pid, pidfd, collected_at: AtomicU64::new(0) }
-    }
-
-    /// Holds a child that nobody has waited for; kills it if that fails.
-    pub(crate) fn of_child(mut child: Child) -> io::Result<Process> {
-        let pid = child.id();
-        // The child is not reaped before we do it, so its pid is still its own.
-        match pidfd_open(pid) {
-            Ok(pidfd) => Ok(Process::new(pid, pidfd)),
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -3,8 +3,7 @@
 //! A backend gives: the errno values that the machine answers with, `path_from_bytes`; `Process` (a
 //! child whose end is readable, that can be signalled without pid reuse, and reaped once);
 //! `mailbox_pair`, `waiting_bytes`; `Timer` (a delay as a descriptor); `inherited_descriptor`;
-//! `prepare` (what a child does before it is a worker), `launch` (a new process), `Pipe` and its
-//! makers;
+//! `launch` (a new process), `Pipe` and its makers;
 //! `raise_descriptor_limit`; `OomKills`; `is_shortage`, `accept_failure` (what errors mean).
 //!
 //! For dispatch: `ExclusiveEntry`, `ExclusiveWait` (a shared socket, handed out in turn);
@@ -13,8 +12,6 @@
 
 #[cfg(target_os = "linux")]
 mod board;
-#[cfg(target_os = "linux")]
-mod child;
 #[cfg(target_os = "linux")]
 mod exclusive;
 #[cfg(target_os = "linux")]
@@ -56,10 +53,11 @@ mod windows_text;
 #[cfg(target_os = "linux")]
 pub(crate) use self::{
     board::{Board, Cell, CellWriter},
-    child::{CPUS_MAX, SIGNAL_MAX, prepare},
     exclusive::{ExclusiveEntry, ExclusiveWait},
     inherited::inherited_descriptor,
-    launch::{DEFAULT_PATH, NOT_EXECUTABLE, compare_names, is_open, is_path, launch},
+    launch::{
+        CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, SIGNAL_MAX, compare_names, is_open, is_path, launch,
+    },
     linux::{
         AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM,
         accept_failure, is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit,

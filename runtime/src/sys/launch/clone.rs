@@ -24,6 +24,12 @@ use crate::sys::Process;
 use super::child::{self, Failure};
 use super::plan::Plan;
 
+/// How many processors a set of them can hold.
+pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
+
+/// The largest number of a signal.
+pub(crate) const SIGNAL_MAX: i32 = 64;
+
 /// For the child's few calls; the parent's memory, so that it costs no page fault once it was used.
 const STACK_BYTES: usize = 64 << 10;
 
@@ -157,7 +163,7 @@ pub(super) fn unblock_signals() {
 pub(super) fn reset_signals() {
     // The kernel's sigaction, which all zeros are the default of, is at most so long.
     let default = [0_u64; 8];
-    for signal in 1..=crate::sys::SIGNAL_MAX {
+    for signal in 1..=SIGNAL_MAX {
         // SAFETY: the kernel reads a sigaction, and a set of the given size in it. It fails,
         // without effect, for those signals that can't be changed.
         unsafe {
@@ -186,7 +192,19 @@ pub(super) fn limit(resource: i32, limit: &Limit) -> c_long {
     unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, old) }
 }
 
-pub(super) fn set_processors(cpus: &libc::cpu_set_t) -> i32 {
+pub(super) type Processors = libc::cpu_set_t;
+
+pub(super) fn processors(numbers: &[usize]) -> Processors {
+    // SAFETY: all zeros are an empty set.
+    let mut set: Processors = unsafe { std::mem::zeroed() };
+    for number in numbers.iter().filter(|number| **number < CPUS_MAX) {
+        // SAFETY: the number is within the set.
+        unsafe { libc::CPU_SET(*number, &mut set) };
+    }
+    set
+}
+
+pub(super) fn set_processors(cpus: &Processors) -> i32 {
     // SAFETY: sched_setaffinity reads a set of the given size, which outlives the call; 0 is the
     // calling thread, the only one.
     unsafe { libc::sched_setaffinity(0, size_of_val(cpus), cpus) }

@@ -18,6 +18,8 @@ use std::path::Path;
 use crate::process::Step;
 use crate::process::launch::{ChildOptions, Group, Launch};
 
+pub(crate) use self::clone::{CPUS_MAX, SIGNAL_MAX};
+
 use self::child::{Failure, Phase};
 use self::plan::Plan;
 use super::Process;

@@ -9,10 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-use crate::process::Step;
+use nix::sys::resource;
+
 use crate::process::launch::{ChildEnd, Group, Launch, Limit};
-use crate::sys::child::{cpu_set, system};
+use crate::process::{Resource, Step};
 use crate::sys::user_and_group;
+
+use super::clone;
 
 /// What a child does, in the order of the fields.
 pub(super) struct Plan {
@@ -22,7 +25,7 @@ pub(super) struct Plan {
     /// By target, in ascending order.
     pub(super) descriptors: Vec<Descriptor>,
     pub(super) limits: Vec<(i32, Limit)>,
-    pub(super) cpus: Option<libc::cpu_set_t>,
+    pub(super) cpus: Option<clone::Processors>,
     pub(super) groups: Option<Vec<libc::gid_t>>,
     pub(super) gid: Option<libc::gid_t>,
     pub(super) uid: Option<libc::uid_t>,
@@ -58,7 +61,7 @@ impl Plan {
                 .iter()
                 .map(|limit| (system(limit.resource) as i32, *limit))
                 .collect(),
-            cpus: options.cpus.as_deref().map(cpu_set),
+            cpus: options.cpus.as_deref().map(clone::processors),
             groups: options.groups.clone().or(becomes_another.then(Vec::new)),
             gid: options.gid,
             uid: options.uid,
@@ -81,6 +84,20 @@ fn arguments<'a>(launch: &'a Launch<'_>) -> impl Iterator<Item = &'a OsStr> {
 
 fn c_string(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn system(resource: Resource) -> resource::Resource {
+    match resource {
+        Resource::AddressSpace => resource::Resource::RLIMIT_AS,
+        Resource::CoreFile => resource::Resource::RLIMIT_CORE,
+        Resource::ProcessorTime => resource::Resource::RLIMIT_CPU,
+        Resource::Data => resource::Resource::RLIMIT_DATA,
+        Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
+        Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
+        Resource::OpenFiles => resource::Resource::RLIMIT_NOFILE,
+        Resource::Processes => resource::Resource::RLIMIT_NPROC,
+        Resource::Stack => resource::Resource::RLIMIT_STACK,
+    }
 }
 
 fn processes_of(cgroup: &Path) -> Result<OwnedFd, (Step, io::Error)> {
