@@ -24,28 +24,32 @@ pub(super) fn candidates(file: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    fn found(file: &str, path: Option<&str>) -> Vec<String> {
-        let files = candidates(file.as_ref(), path.map(OsStr::new));
-        files.iter().map(|file| file.display().to_string()).collect()
+    /// With `PATH` of these directories.
+    fn found(file: &str, path: Option<&[&str]>) -> Vec<PathBuf> {
+        let path = path.map(|path| std::env::join_paths(path).unwrap());
+        candidates(file.as_ref(), path.as_deref())
     }
 
     #[test]
     fn a_path_is_taken_as_it_is() {
         for file in ["/bin/a", "./a", "b/a", "../a"] {
-            assert_eq!(found(file, Some("/x:/y")), [file]);
+            assert_eq!(found(file, Some(&["/x", "/y"])), [Path::new(file)]);
         }
     }
 
     #[test]
     fn a_name_is_looked_for_in_each_directory_in_order() {
-        assert_eq!(found("a", Some("/y:/x:/y/z")), ["/y/a", "/x/a", "/y/z/a"]);
-        assert_eq!(found("a", Some("bin")), ["bin/a"]);
-        assert_eq!(found("a", None), ["/bin/a", "/usr/bin/a"]);
+        let paths = ["/y", "/x", "/y/z"].map(|directory| Path::new(directory).join("a"));
+        assert_eq!(found("a", Some(&["/y", "/x", "/y/z"])), paths);
+        assert_eq!(found("a", Some(&["bin"])), [Path::new("bin").join("a")]);
+        let default = std::env::split_paths(sys::DEFAULT_PATH).map(|path| path.join("a"));
+        assert_eq!(found("a", None), default.collect::<Vec<_>>());
     }
 
     #[test]
     fn an_empty_entry_is_the_current_directory() {
-        assert_eq!(found("a", Some("/x::/y")), ["/x/a", "./a", "/y/a"]);
-        assert_eq!(found("a", Some("")), ["./a"]);
+        let paths = ["/x", ".", "/y"].map(|directory| Path::new(directory).join("a"));
+        assert_eq!(found("a", Some(&["/x", "", "/y"])), paths);
+        assert_eq!(found("a", Some(&[""])), [Path::new(".").join("a")]);
     }
 }

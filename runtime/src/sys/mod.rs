@@ -41,6 +41,9 @@ mod tree;
 #[cfg(target_os = "linux")]
 mod user;
 
+#[cfg(not(target_os = "linux"))]
+mod no_orphans;
+
 #[cfg(windows)]
 #[allow(dead_code)] // TO BE REMOVED when child processes use it
 mod windows;
@@ -73,11 +76,14 @@ pub(crate) use self::{
     user::{is_root, user, user_and_group},
 };
 
+#[cfg(not(target_os = "linux"))]
+pub(crate) use self::no_orphans::{become_subreaper, orphans, own_session, own_start};
 #[cfg(windows)]
 #[allow(unused_imports)] // TO BE REMOVED when child processes use it
 pub(crate) use self::windows::{
-    Pipe, Process, Timer, duplex, is_path, is_same_variable, launch, null, pipe_from_child,
-    pipe_to_child,
+    CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, Pipe, Process, Timer, compare_names, duplex,
+    is_in_foreground, is_open, is_path, kill_tree, launch, null, pipe_from_child, pipe_to_child,
+    user,
 };
 
 /// The largest number of a signal.

@@ -22,15 +22,15 @@ use windows_sys::Win32::System::Threading::{
 
 use super::process::{KILLED, Process};
 use super::stdio::ChildHandles;
-use super::text::{COMMAND_LINE_MAX, command_line, environment_block};
+use super::text::{self, COMMAND_LINE_MAX, environment_block};
 use super::{check, owned, program, wide};
 use crate::process::Step;
 use crate::process::launch::{ChildOptions, Group, Launch};
 
-type Failure = (Step, io::Error);
+pub(super) type Failure = (Step, io::Error);
 
 /// Starts a process; if that fails, nothing of it is left.
-pub(crate) fn launch(launch: &Launch) -> Result<Process, Failure> {
+pub(crate) fn launch(launch: &Launch<'_>) -> Result<Process, Failure> {
     check_options(launch)?;
     let texts = Texts::new(launch)?;
     let job = new_job().map_err(|error| (Step::Create, error))?;
@@ -48,8 +48,8 @@ pub(crate) fn launch(launch: &Launch) -> Result<Process, Failure> {
 }
 
 /// What a process here does not have can't be set.
-fn check_options(launch: &Launch) -> Result<(), Failure> {
-    let ChildOptions { limits, groups, gid, uid, directory, .. } = &launch.options;
+fn check_options(launch: &Launch<'_>) -> Result<(), Failure> {
+    let ChildOptions { limits, groups, gid, uid, directory, .. } = &*launch.options;
     let unsupported = [
         (uid.is_some(), "a user can't be set", "uid"),
         (gid.is_some(), "a group can't be set", "gid"),
@@ -94,30 +94,48 @@ struct Texts {
 }
 
 impl Texts {
-    fn new(launch: &Launch) -> Result<Texts, Failure> {
+    fn new(launch: &Launch<'_>) -> Result<Texts, Failure> {
         let program = program::find(launch)?;
-        let args: Vec<_> = launch.args.iter().map(|arg| wide(arg)).collect();
-        if args.first().is_some_and(|name| name.contains(&b'"'.into())) {
-            return Err(invalid("its own name can't contain a quotation mark: change `arg0`"));
-        }
-        let mut line = command_line(&args, None);
-        if line.len() > COMMAND_LINE_MAX {
+        let mut command_line = command_line(launch, &program)?;
+        if command_line.len() > COMMAND_LINE_MAX {
             return Err(invalid(&format!(
                 "its arguments are {} characters long, and the system takes {COMMAND_LINE_MAX}: \
                  pass them through standard input or a file",
-                line.len()
+                command_line.len()
             )));
         }
-        line.push(0);
+        command_line.push(0);
         let env: Vec<_> = launch.env.iter().map(|(key, value)| (wide(key), wide(value))).collect();
         Ok(Texts {
             program: with_nul(program.as_os_str()),
-            command_line: line,
+            command_line,
             environment: environment_block(&env),
             directory: launch.options.directory.as_deref().map(|path| with_nul(path.as_os_str())),
             step: Step::Execute(program),
         })
     }
+}
+
+/// The arguments, or what makes a shell read a line.
+fn command_line(launch: &Launch<'_>, program: &Path) -> Result<Vec<u16>, Failure> {
+    let args: Vec<_> = launch.args.iter().map(|arg| wide(arg)).collect();
+    let (name, rest) = args.split_first().expect("at least the name");
+    if name.contains(&b'"'.into()) {
+        return Err(invalid("arg0: it can't hold a quotation mark here; leave it out"));
+    }
+    let Some(line) = launch.line.map(wide) else { return Ok(text::command_line(&args, None)) };
+    if !program.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("cmd")) {
+        let args = [&[name.clone(), wide("-c".as_ref()), line, name.clone()], rest].concat();
+        return Ok(text::command_line(&args, None));
+    }
+    if !rest.is_empty() {
+        return Err(invalid("args: cmd.exe has none for a line; write them into it, with care"));
+    }
+    // It takes off the first quotation mark and the last, and what is between as it is.
+    let quote = [u16::from(b'"')];
+    let line = [&quote[..], &line, &quote[..]].concat();
+    let args = [name.clone(), wide("/d".as_ref()), wide("/s".as_ref()), wide("/c".as_ref())];
+    Ok(text::command_line(&args, Some(&line)))
 }
 
 fn invalid(text: &str) -> Failure {
@@ -139,7 +157,7 @@ struct Suspended {
 
 impl Suspended {
     /// Has it run, in a job, on the processors that it may use.
-    fn release(&self, launch: &Launch, job: &OwnedHandle) -> Result<(), Failure> {
+    fn release(&self, launch: &Launch<'_>, job: &OwnedHandle) -> Result<(), Failure> {
         let (process, thread) = (self.process.as_raw_handle(), self.thread.as_raw_handle());
         // SAFETY: both are open.
         check(unsafe { AssignProcessToJobObject(job.as_raw_handle(), process) })
@@ -166,7 +184,7 @@ fn new_job() -> io::Result<OwnedHandle> {
 }
 
 fn create(
-    launch: &Launch,
+    launch: &Launch<'_>,
     texts: &Texts,
     handles: &ChildHandles<'_>,
 ) -> Result<Suspended, Failure> {
@@ -217,7 +235,7 @@ fn create(
     })
 }
 
-fn explain(launch: &Launch, texts: &Texts, error: io::Error) -> Failure {
+fn explain(launch: &Launch<'_>, texts: &Texts, error: io::Error) -> Failure {
     let step = match error.raw_os_error().unwrap_or(0).cast_unsigned() {
         ERROR_DIRECTORY => Step::Directory(launch.options.directory.clone().unwrap_or_default()),
         ERROR_FILE_NOT_FOUND

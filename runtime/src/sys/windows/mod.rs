@@ -9,12 +9,23 @@ mod program;
 mod stdio;
 pub(crate) mod text;
 mod timer;
+mod user;
 
 pub(crate) use self::launch::launch;
 pub(crate) use self::pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child};
-pub(crate) use self::process::Process;
-pub(crate) use self::program::{is_path, is_same_variable};
+pub(crate) use self::process::{Process, kill_tree};
+pub(crate) use self::program::{DEFAULT_PATH, NOT_EXECUTABLE, compare_names, is_path};
+pub(crate) use self::stdio::is_open;
 pub(crate) use self::timer::Timer;
+pub(crate) use self::user::user;
+
+/// A process gets the Ctrl-C of its console, unless it begins a group.
+pub(crate) fn is_in_foreground() -> bool {
+    true
+}
+
+/// How many processors a set of them can hold.
+pub(crate) const CPUS_MAX: usize = usize::BITS as usize;
 
 use std::ffi::OsStr;
 use std::io;

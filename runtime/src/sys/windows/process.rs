@@ -22,6 +22,7 @@ use super::timer::Timer;
 use crate::clock::time_left;
 use crate::exit::Exit;
 use crate::process::Signal;
+use crate::process::descendants::Lineage;
 
 /// The code that a process ends with when it is ended, as with Node.
 pub(super) const KILLED: u32 = 1;
@@ -60,28 +61,6 @@ impl Process {
         }
     }
 
-    /// Ends it and all that it has started; says how many there were.
-    pub(crate) fn signal_tree(&self, signal: i32) -> io::Result<usize> {
-        check_signal(signal)?;
-        let mut accounting = JOBOBJECT_BASIC_ACCOUNTING_INFORMATION::default();
-        let bytes = u32::try_from(size_of_val(&accounting)).expect("a few bytes");
-        let job = self.job.as_raw_handle();
-        // SAFETY: the job is open; `accounting` is what is asked for, has the size that is given,
-        // and outlives the call.
-        check(unsafe {
-            QueryInformationJobObject(
-                job,
-                JobObjectBasicAccountingInformation,
-                (&raw mut accounting).cast(),
-                bytes,
-                std::ptr::null_mut(),
-            )
-        })?;
-        // SAFETY: the job is open.
-        check(unsafe { TerminateJobObject(job, KILLED) })?;
-        Ok(accounting.ActiveProcesses as usize)
-    }
-
     pub(crate) fn is_alive(&self) -> bool {
         // SAFETY: the process is open.
         unsafe { WaitForSingleObject(self.process.as_raw_handle(), 0) != WAIT_OBJECT_0 }
@@ -118,6 +97,34 @@ impl Process {
             _ => Ok(()),
         }
     }
+}
+
+/// Ends a child and all that it has started; says how many processes. There are no orphans to give
+/// away: a job holds on to everything.
+pub(crate) fn kill_tree(
+    process: &Process,
+    _lineage: &Lineage,
+    signal: i32,
+    _orphan: impl FnMut(Process),
+) -> io::Result<usize> {
+    check_signal(signal)?;
+    let mut accounting = JOBOBJECT_BASIC_ACCOUNTING_INFORMATION::default();
+    let bytes = u32::try_from(size_of_val(&accounting)).expect("a few bytes");
+    let job = process.job.as_raw_handle();
+    // SAFETY: the job is open; `accounting` is what is asked for, has the size that is given, and
+    // outlives the call.
+    check(unsafe {
+        QueryInformationJobObject(
+            job,
+            JobObjectBasicAccountingInformation,
+            (&raw mut accounting).cast(),
+            bytes,
+            std::ptr::null_mut(),
+        )
+    })?;
+    // SAFETY: the job is open.
+    check(unsafe { TerminateJobObject(job, KILLED) })?;
+    Ok(accounting.ActiveProcesses as usize)
 }
 
 /// Whether this signal ends processes here.

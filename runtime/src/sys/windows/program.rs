@@ -1,13 +1,22 @@
 //! Which file is executed.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use windows_sys::Win32::Foundation::{ERROR_BAD_EXE_FORMAT, ERROR_FILE_NOT_FOUND};
 
 use super::text::{file_names, is_batch_file, upper_case};
 use super::wide;
 use crate::process::Step;
 use crate::process::launch::Launch;
+
+/// What a program given by a name is looked for in when there is no `PATH`.
+pub(crate) const DEFAULT_PATH: &str = r"C:\Windows\System32";
+
+/// What says that a file is no program.
+pub(crate) const NOT_EXECUTABLE: i32 = ERROR_BAD_EXE_FORMAT.cast_signed();
 
 /// What programs are called, where the child's environment does not say it.
 const EXTENSIONS: &str = ".COM;.EXE;.BAT;.CMD";
@@ -17,14 +26,15 @@ pub(crate) fn is_path(file: &OsStr) -> bool {
     file.to_string_lossy().contains(['\\', '/', ':'])
 }
 
-/// Whether the system takes these for the same variable.
-pub(crate) fn is_same_variable(one: &OsStr, other: &OsStr) -> bool {
-    upper_case(&wide(one)) == upper_case(&wide(other))
+/// The order of variables' names, equal if they are the same variable.
+pub(crate) fn compare_names(a: &OsStr, b: &OsStr) -> Ordering {
+    upper_case(&wide(a)).cmp(&upper_case(&wide(b)))
 }
 
 /// The first of the files that there is, as seen from the child's directory.
-pub(super) fn find(launch: &Launch) -> Result<PathBuf, (Step, io::Error)> {
-    let extensions = launch.env.iter().find(|(name, _)| is_same_variable(name, "PATHEXT".as_ref()));
+pub(super) fn find(launch: &Launch<'_>) -> Result<PathBuf, (Step, io::Error)> {
+    let extensions =
+        launch.env.iter().find(|(name, _)| compare_names(name, "PATHEXT".as_ref()).is_eq());
     let extensions = extensions.map_or(EXTENSIONS.into(), |(_, value)| value.to_string_lossy());
     for file in &launch.files {
         let from = launch.options.directory.as_deref().unwrap_or(Path::new(""));
@@ -62,5 +72,5 @@ fn refuse(path: PathBuf) -> (Step, io::Error) {
 }
 
 fn not_found() -> io::Error {
-    io::Error::from_raw_os_error(windows_sys::Win32::Foundation::ERROR_FILE_NOT_FOUND.cast_signed())
+    io::Error::from_raw_os_error(ERROR_FILE_NOT_FOUND.cast_signed())
 }

@@ -1,10 +1,13 @@
 //! Children are this test binary again: `role` is what they run.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use handle_passing::Handle;
@@ -16,7 +19,8 @@ use windows_sys::Win32::System::Threading::{GetStartupInfoW, STARTUPINFOW};
 use super::*;
 use crate::clock::{deadline, time_left};
 use crate::exit::Exit;
-use crate::process::launch::{ChildEnd, ChildOptions, Group, Launch};
+use crate::process::descendants::Lineage;
+use crate::process::launch::{ChildEnd, Group, Launch};
 use crate::process::{Resource, Signal, Step};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,19 +31,22 @@ const ROLE: &str = "RUNTIME_TEST_ROLE";
 /// What a child prints begins with it: the test harness prints, too.
 const MARK: &str = "said: ";
 
-fn launch_of(role: &str) -> Launch {
-    let this = std::env::current_exe().expect("this test binary");
+/// Where this test binary is.
+static THIS: LazyLock<PathBuf> = LazyLock::new(|| std::env::current_exe().expect("a file"));
+
+fn launch_of(role: &str) -> Launch<'static> {
     let name = concat!(module_path!(), "::role").split_once("::").expect("a path").1;
-    let args = [this.as_os_str(), name.as_ref(), "--exact".as_ref(), "--nocapture".as_ref()];
+    let args = [THIS.as_os_str(), name.as_ref(), "--exact".as_ref(), "--nocapture".as_ref()];
     let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     env.push((ROLE.into(), role.into()));
     Launch {
-        files: vec![this.clone()],
-        args: args.map(OsString::from).into(),
+        files: vec![THIS.clone()],
+        args: args.into(),
+        line: None,
         env,
         descriptors: BTreeMap::new(),
         group: Group::Inherited,
-        options: ChildOptions::default(),
+        options: Cow::default(),
         cgroup: None,
     }
 }
@@ -51,8 +58,8 @@ fn start(role: &str, descriptors: impl IntoIterator<Item = (u32, Handle)>) -> Pr
     super::launch(&launch).expect("a child")
 }
 
-/// Starts a child whose output is read; says what it has said.
-fn said(launch: &mut Launch) -> String {
+/// Starts a child whose output is read; gives all of it.
+fn output_of(launch: &mut Launch<'_>) -> String {
     let (output, theirs) = pipe_from_child().expect("a pipe");
     launch.descriptors.insert(1, ChildEnd::Given(theirs));
     let child = super::launch(launch).expect("a child");
@@ -60,7 +67,13 @@ fn said(launch: &mut Launch) -> String {
     let mut text = String::new();
     (&output).read_to_string(&mut text).expect("it is read to its end");
     assert_eq!(end_of(&child), Exit::Code(0), "{text}");
-    text.lines().filter_map(|line| line.split_once(MARK)).map(|(_, said)| said).collect()
+    text
+}
+
+/// What a role has said.
+fn said(launch: &mut Launch<'_>) -> String {
+    let output = output_of(launch);
+    output.lines().filter_map(|line| line.split_once(MARK)).map(|(_, said)| said).collect()
 }
 
 fn end_of(child: &Process) -> Exit {
@@ -303,26 +316,43 @@ fn a_tree_is_ended_as_a_whole() {
         assert_ne!(count, 0, "{text}");
         text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
-    assert!(child.signal_tree(Signal::KILL.number()).expect("it is ended") >= 2, "{text}");
+    let lineage = Lineage::of(Group::Inherited, None);
+    let kill = || kill_tree(&child, &lineage, Signal::KILL.number(), |_| {}).expect("it is ended");
+    assert_eq!(kill(), 2, "{text}");
     assert_eq!(end_of(&child), Exit::Code(1));
     // The grandchild has our end's other side, too.
     assert_eq!((&output).read(&mut buffer).expect("its end"), 0);
+    assert_eq!(kill(), 0);
 }
 
 #[test]
 fn arguments_and_the_directory_arrive() {
     let mut launch = launch_of("args");
     let args = ["", "a b", r#"say "hi""#, r"c:\d\", r#"e\"f g\\"#, "%PATH%", "^&|<>", "é𝄞"];
-    launch.args.extend(args.map(OsString::from));
+    launch.args.extend(args.map(OsStr::new));
     assert_eq!(said(&mut launch), format!("{args:?}"));
     let mut launch = launch_of("directory");
-    launch.options.directory = Some(std::env::temp_dir());
+    launch.options.to_mut().directory = Some(std::env::temp_dir());
     let expected = std::env::temp_dir().canonicalize().expect("it is there");
     let found = std::path::PathBuf::from(said(&mut launch)).canonicalize().expect("it is there");
     assert_eq!(found, expected);
 }
 
-fn failure(change: impl FnOnce(&mut Launch)) -> (Step, String) {
+/// The parts that only `cmd.exe` sees.
+#[test]
+fn a_line_reaches_the_shell_as_it_is() {
+    let mut launch = launch_of("");
+    let shell = crate::sys::shell();
+    (launch.files, launch.args) = (vec![shell.clone()], vec![shell.as_os_str()]);
+    launch.line = Some(r#"echo "a  b" & echo c^&d"#.as_ref());
+    assert_eq!(output_of(&mut launch), "\"a  b\" \r\nc&d\r\n");
+    launch.args.push("e".as_ref());
+    let (step, error) = super::launch(&launch).expect_err("no arguments");
+    assert_eq!(step, Step::Check);
+    assert!(error.to_string().contains("cmd.exe"), "{error}");
+}
+
+fn failure(change: impl FnOnce(&mut Launch<'_>)) -> (Step, String) {
     let mut launch = launch_of("exit 0");
     change(&mut launch);
     let (step, error) = super::launch(&launch).expect_err("it can't be started");
@@ -334,15 +364,15 @@ fn what_can_not_be_done_is_named() {
     let nowhere = std::env::temp_dir().join("nowhere");
     let (step, _) = failure(|launch| launch.files = vec![nowhere.join("a.exe")]);
     assert_eq!(step, Step::Execute(nowhere.join("a.exe")));
-    let (step, _) = failure(|launch| launch.options.directory = Some(nowhere.clone()));
+    let (step, _) = failure(|launch| launch.options.to_mut().directory = Some(nowhere.clone()));
     assert_eq!(step, Step::Directory(nowhere));
-    let (step, text) = failure(|launch| launch.options.uid = Some(1));
+    let (step, text) = failure(|launch| launch.options.to_mut().uid = Some(1));
     assert_eq!(step, Step::Check);
     assert!(text.contains("`uid`"), "{text}");
     let limit = crate::process::launch::Limit { resource: Resource::Data, soft: 1, hard: 1 };
-    let (_, text) = failure(|launch| launch.options.limits.push(limit));
+    let (_, text) = failure(|launch| launch.options.to_mut().limits.push(limit));
     assert!(text.contains("`rlimit`"), "{text}");
-    let (step, text) = failure(|launch| launch.args.extend(vec!["12345678".into(); 4_000]));
+    let (step, text) = failure(|launch| launch.args.extend([OsStr::new("12345678"); 4_000]));
     assert_eq!(step, Step::Check);
     assert!(text.contains("32766"), "{text}");
     let batch = std::env::temp_dir().join(format!("batch-{}.bat", std::process::id()));
@@ -355,8 +385,8 @@ fn what_can_not_be_done_is_named() {
     let (step, text) = failure(|launch| {
         launch.descriptors.insert(0, ChildEnd::Given(socket.into()));
     });
-    assert_eq!(step, Step::Descriptor(0));
-    assert!(text.contains("channel"), "{text}");
+    assert_eq!(step, Step::Check);
+    assert!(text.contains("descriptor 0: ") && text.contains("channel"), "{text}");
 }
 
 #[test]
