@@ -15,6 +15,11 @@ impl Clock {
         self.0.elapsed()
     }
 
+    /// The moment at which it is `time`; `None` if that is never.
+    pub(crate) fn instant(&self, time: Duration) -> Option<Instant> {
+        self.0.checked_add(time)
+    }
+
     /// How long it is until `time`.
     pub(crate) fn until(&self, time: Duration) -> Duration {
         time.saturating_sub(self.now())

@@ -2,11 +2,13 @@
 
 #![allow(dead_code)] // TO BE REMOVED when all parts have landed
 
+mod bell;
 mod cancel;
 // Public for the fuzz target; no part of the stable interface.
 #[doc(hidden)]
 pub mod capture;
 mod check;
+mod child;
 mod command;
 pub(crate) mod descendants;
 mod environment;
@@ -20,13 +22,18 @@ pub mod life;
 mod limit;
 mod output;
 mod path;
+mod reap;
+mod running;
 mod shell;
 mod signal;
 pub(crate) mod start;
 mod stdio;
+mod stream;
+mod supervised;
 pub(crate) mod tree;
 
 pub use self::cancel::CancelToken;
+pub use self::child::{Child, spawn};
 pub use self::command::Command;
 pub use self::descendants::become_subreaper;
 pub use self::error::{SpawnError, Step};
@@ -37,3 +44,4 @@ pub use self::output::Output;
 pub use self::shell::quote;
 pub use self::signal::{ParseSignalError, Signal};
 pub use self::stdio::Stdio;
+pub use self::stream::{Duplex, PipeReader, PipeWriter, Stream};

@@ -14,6 +14,7 @@ use super::error::{SpawnError, Step};
 use super::launch::{ChildEnd, ChildOptions, Group, Launch};
 use super::path::candidates;
 use super::stdio::{Kind, Stdio};
+use super::stream::Stream;
 use crate::sys::{self, Pipe, Process};
 
 /// What one start has beyond, or instead of, what the command says.
@@ -37,7 +38,7 @@ impl Default for Extra {
 pub(crate) struct Started {
     pub(crate) process: Process,
     pub(crate) lineage: Lineage,
-    pub(crate) pipes: BTreeMap<u32, Pipe>,
+    pub(crate) streams: BTreeMap<u32, Stream>,
 }
 
 impl Command {
@@ -52,12 +53,12 @@ impl Command {
         let standard: Vec<_> = (0..3).map(|number| (number, (extra.standard)())).collect();
         let kinds = self.stdio_of(&extra.stdio, &standard);
         check_inherited(&kinds).map_err(invalid)?;
-        let mut pipes = BTreeMap::new();
+        let mut streams = BTreeMap::new();
         let mut descriptors = BTreeMap::new();
         for (number, stdio) in kinds {
             let made = child_end(number, stdio);
             let (ours, childs) = made.map_err(|error| fail(Step::Stdio(number), error))?;
-            pipes.extend(ours.map(|pipe| (number, pipe)));
+            streams.extend(ours.map(|stream| (number, stream)));
             descriptors.insert(number, childs);
         }
         let group = self.group();
@@ -76,7 +77,7 @@ impl Command {
         };
         let process = sys::launch(&launch).map_err(|(step, error)| fail(step, error))?;
         lineage.set_pid(process.pid());
-        Ok(Started { process, lineage, pipes })
+        Ok(Started { process, lineage, streams })
     }
 
     fn stdio_of<'a>(
@@ -162,15 +163,16 @@ fn check_inherited(kinds: &BTreeMap<u32, &Stdio>) -> Result<(), String> {
 }
 
 /// Our end and the child's.
-fn child_end(number: u32, stdio: &Stdio) -> io::Result<(Option<Pipe>, ChildEnd<'_>)> {
-    let (ours, childs) = match (&stdio.0, number) {
-        (Kind::Input, _) | (Kind::Pipe, 0) => sys::pipe_to_child()?,
-        (Kind::Output, _) | (Kind::Pipe, 1 | 2) => sys::pipe_from_child()?,
-        (Kind::Duplex | Kind::Pipe, _) => sys::duplex()?,
+fn child_end(number: u32, stdio: &Stdio) -> io::Result<(Option<Stream>, ChildEnd<'_>)> {
+    let (make, pipe): (fn(Pipe) -> Stream, _) = match (&stdio.0, number) {
+        (Kind::Input, _) | (Kind::Pipe, 0) => (Stream::writer, sys::pipe_to_child()?),
+        (Kind::Output, _) | (Kind::Pipe, 1 | 2) => (Stream::reader, sys::pipe_from_child()?),
+        (Kind::Duplex | Kind::Pipe, _) => (Stream::duplex, sys::duplex()?),
         (Kind::Inherit, _) => return Ok((None, ChildEnd::Inherited(number))),
         (Kind::InheritFrom(ours), _) => return Ok((None, ChildEnd::Inherited(*ours))),
         (Kind::Null, _) => return Ok((None, ChildEnd::Given(sys::null()?))),
         (Kind::Given(handle), _) => return Ok((None, ChildEnd::Lent(handle))),
     };
-    Ok((Some(ours), ChildEnd::Given(childs)))
+    let (ours, childs) = pipe;
+    Ok((Some(make(ours)), ChildEnd::Given(childs)))
 }

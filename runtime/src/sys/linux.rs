@@ -64,7 +64,6 @@ impl Process {
     }
 
     /// Whether it has not ended.
-    #[allow(dead_code)] // TO BE REMOVED with the first child
     pub(crate) fn is_alive(&self) -> bool {
         let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         loop {
@@ -75,7 +74,6 @@ impl Process {
         }
     }
 
-    #[allow(dead_code)] // TO BE REMOVED with the first child
     /// Waits until it has ended, the timer rings, or the deadline is there.
     pub(crate) fn wait_until(
         &self,

@@ -44,7 +44,6 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
-#[allow(dead_code)] // TO BE REMOVED when all parts have landed
 impl Pipe {
     pub(crate) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
         let flags = OFlag::from_bits_retain(fcntl(&self.0, FcntlArg::F_GETFL)?);

@@ -7,6 +7,7 @@
 //!
 //! `cargo test -p runtime --test cluster -- [--test-threads N] [--exact] [FILTER...]`
 
+#[allow(dead_code, reason = "each binary uses what it needs")]
 pub(crate) mod tools;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,12 @@
 //! What the tests share, beside `harness::tools`; above all small programs for children to be.
 
 use std::io::{self, Read, Write};
+use std::time::Instant;
 
+use mio::{Events, Interest, Poll, Token};
+use runtime::process::{Child, Command, Event};
+
+use crate::harness::tools::DEADLINE;
 use crate::harness::{Outcome, ROLE, roles};
 
 roles! {
@@ -9,15 +14,60 @@ roles! {
     cat,
 }
 
-/// This binary, and the arguments that make it play a role.
-pub(crate) fn role(name: &str, args: &[&str]) -> (&'static str, Vec<String>) {
-    let args = [ROLE, name].into_iter().chain(args.iter().copied());
-    ("/proc/self/exe", args.map(str::to_owned).collect())
+/// This binary in a role.
+pub(crate) fn role(name: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([ROLE, name]).args(args.iter().copied());
+    command
+}
+
+/// A child that a loop attends to, and what it has told.
+pub(crate) struct Attended {
+    pub(crate) child: Child,
+    pub(crate) seen: Vec<String>,
+    poll: Poll,
+}
+
+impl Attended {
+    pub(crate) fn new(mut child: Child) -> Attended {
+        let poll = Poll::new().unwrap();
+        poll.registry().register(&mut child, Token(0), Interest::READABLE).unwrap();
+        Attended { child, seen: Vec::new(), poll }
+    }
+
+    /// Waits until it has told this, in the words of `Debug`.
+    #[track_caller]
+    pub(crate) fn until(&mut self, event: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut ready = Events::with_capacity(8);
+        while !self.tells(event) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited in vain for {event}: {:?}", self.seen);
+            self.poll.poll(&mut ready, Some(left)).unwrap();
+        }
+    }
+
+    /// Whether it has told this by now; it is not waited for.
+    pub(crate) fn tells(&mut self, event: &str) -> bool {
+        self.seen.extend(events(&mut self.child));
+        self.seen.iter().any(|seen| seen == event)
+    }
+}
+
+/// What it tells at once, but for its pid.
+pub(crate) fn events(child: &mut Child) -> Vec<String> {
+    let pid = child.id();
+    let events = std::iter::from_fn(|| child.next_event().unwrap());
+    let named = events.map(|event| match event {
+        Event::Spawned { pid: told } if told == pid => "Spawned".into(),
+        event => format!("{event:?}"),
+    });
+    named.collect()
 }
 
 /// Exits with the code that it is given.
 #[allow(clippy::disallowed_methods, reason = "a role that ends by error has code 1")]
-fn exit(args: &[String]) -> Outcome {
+pub(crate) fn exit(args: &[String]) -> Outcome {
     std::process::exit(args[0].parse()?)
 }
 

@@ -9,14 +9,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::exit::Exit;
 use crate::process::start::Extra;
-use crate::process::{Command, Step};
+use crate::process::{Command, Step, Stream};
 
 /// Its exit and its standard output.
 fn run(command: &mut Command) -> (Exit, String) {
     let mut started = command.start(Extra::default()).unwrap();
-    started.pipes.remove(&0);
+    started.streams.remove(&0);
     let mut text = String::new();
-    (&started.pipes[&1]).read_to_string(&mut text).unwrap();
+    let Some(Stream::Reader(mut stdout)) = started.streams.remove(&1) else { panic!("no pipe") };
+    stdout.read_to_string(&mut text).unwrap();
     // It can be readable only when it has ended.
     let mut end = [PollFd::new(started.process.as_fd(), PollFlags::POLLIN)];
     poll(&mut end, PollTimeout::NONE).unwrap();

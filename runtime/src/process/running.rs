@@ -1,0 +1,35 @@
+use std::io;
+
+use super::descendants::Lineage;
+use super::signal::Signal;
+use crate::sys::Process;
+
+/// A process and what it starts in its turn, as something to send signals to, from any thread.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) lineage: Lineage,
+}
+
+impl Running {
+    /// Signals the process alone; `false` if it has ended.
+    pub(super) fn kill(&self, signal: Signal) -> io::Result<bool> {
+        // One that nobody has collected takes signals, too.
+        if !self.process.is_alive() {
+            return Ok(false);
+        }
+        let result = self.process.signal(signal.number());
+        result.map_err(|error| self.error(&format!("send {signal} to"), &error))
+    }
+
+    /// Signals all, whether or not the process itself has ended; says how many.
+    pub(super) fn kill_tree(&self, signal: Signal) -> io::Result<usize> {
+        let result = self.lineage.kill(&self.process, signal);
+        result.map_err(|error| self.error(&format!("send {signal} to the tree of"), &error))
+    }
+
+    pub(super) fn error(&self, what: &str, error: &io::Error) -> io::Error {
+        let pid = self.process.pid();
+        io::Error::new(error.kind(), format!("can't {what} process {pid}: {error}"))
+    }
+}

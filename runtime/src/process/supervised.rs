@@ -1,0 +1,195 @@
+//! A process and its life: carries out what that asks for, and keeps what it tells.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+
+use super::bell::Bell;
+use super::cancel::Attachment;
+use super::command::Command;
+use super::event::{Event, KillReason};
+use super::life::{Input, Life, Options, Output, Time};
+use super::running::Running;
+use super::signal::Signal;
+use crate::clock::{Clock, time_left};
+use crate::exit::Exit;
+
+/// A child without its streams: what goes on with it, whoever has it.
+#[derive(Debug)]
+pub(super) struct Supervised {
+    running: Arc<Running>,
+    life: Life,
+    clock: Clock,
+    bell: Arc<Bell>,
+    cancel: Option<Attachment>,
+    /// What the bell's timer is set to, if that is known.
+    armed: Option<Option<Time>>,
+    events: VecDeque<Event>,
+}
+
+impl Supervised {
+    pub(super) fn new(command: &Command, running: Running, has_channel: bool) -> Supervised {
+        let bell = Arc::new(Bell::default());
+        Supervised {
+            running: Arc::new(running),
+            life: Life::new(Options {
+                timeout: command.timeout,
+                kill_signal: command.kill_signal,
+                kill_after: command.kill_after,
+                has_streams: true,
+                has_channel,
+            }),
+            clock: Clock::start(),
+            cancel: command.cancel.as_ref().map(|token| token.attach(&bell)),
+            bell,
+            armed: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Goes on as far as that is possible at once, and sets the timer for what comes next.
+    pub(super) fn advance(&mut self) -> io::Result<()> {
+        loop {
+            if self.bell.hear() {
+                self.armed = None;
+            }
+            // First, so that nobody is killed who has ended.
+            if self.life.exit().is_none()
+                && let Some(exit) = self.reap()?
+            {
+                self.input(Input::Ended(exit));
+            }
+            if !self.bell.has_open_streams() {
+                self.input(Input::StreamsEnded);
+            }
+            if self.cancel.as_ref().is_some_and(Attachment::is_cancelled) {
+                self.input(Input::Kill(KillReason::Cancelled));
+            }
+            self.life.handle_timeout(self.clock.now());
+            self.carry_out();
+            self.arm()?;
+            // A ring since then may have been overwritten.
+            if !self.bell.is_rung() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes an input from another part of the child.
+    pub(super) fn input(&mut self, input: Input) {
+        self.life.handle(self.clock.now(), input);
+        self.carry_out();
+    }
+
+    /// The next of what was told.
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Waits for its end; `None` if the deadline comes first. Timeouts and cancellation take their
+    /// course meanwhile.
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Option<Exit>> {
+        if self.cancel.is_some() {
+            self.bell.hang()?;
+        }
+        loop {
+            self.advance()?;
+            if let Some(exit) = self.life.exit() {
+                return Ok(Some(exit));
+            }
+            if deadline.is_some_and(|deadline| time_left(deadline).is_zero()) {
+                return Ok(None);
+            }
+            let timeout = self.life.next_timeout().and_then(|time| self.clock.instant(time));
+            let until = deadline.into_iter().chain(timeout).min();
+            self.running.process.wait_until(self.bell.timer(), until)?;
+        }
+    }
+
+    /// Makes it known to a loop, which hears of it at once.
+    pub(super) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let mut timer = self.bell.hang()?;
+        (&self.running.process).register(registry, token, Interest::READABLE)?;
+        if let Err(error) = timer.register(registry, token, Interest::READABLE) {
+            let _ = (&self.running.process).deregister(registry);
+            return Err(error);
+        }
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub(super) fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        (&self.running.process).reregister(registry, token, Interest::READABLE)?;
+        let mut timer = self.bell.hang()?;
+        timer.reregister(registry, token, Interest::READABLE)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub(super) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+        (&self.running.process).deregister(registry)?;
+        self.bell.timer().map_or(Ok(()), |mut timer| timer.deregister(registry))
+    }
+
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    pub(super) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.life.exit()
+    }
+
+    pub(super) fn killed(&self) -> Option<KillReason> {
+        self.life.killed()
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.life.poll_output() {
+            let event = match output {
+                Output::Signal(signal) => {
+                    let is_reached = self.signal(signal);
+                    self.life.handle(self.clock.now(), Input::Signalled(is_reached));
+                    continue;
+                }
+                Output::Spawned => Event::Spawned { pid: self.running.process.pid() },
+                Output::Disconnected => Event::Disconnected,
+                Output::Killed(reason) => Event::Killed(reason),
+                Output::Exited(exit) => Event::Exited(exit),
+                Output::Closed(exit) => Event::Closed(exit),
+            };
+            self.events.push_back(event);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> bool {
+        self.running.kill(signal).unwrap_or_else(|error| {
+            self.events.push_back(Event::Error(error));
+            false
+        })
+    }
+
+    fn reap(&self) -> io::Result<Option<Exit>> {
+        self.running.process.reap().map_err(|error| self.running.error("collect", &error))
+    }
+
+    /// Sets the timer to the next timeout, unless it is.
+    fn arm(&mut self) -> io::Result<()> {
+        let next = self.life.next_timeout();
+        if let Some(timer) = self.bell.timer()
+            && self.armed != Some(next)
+        {
+            let delay: Option<Duration> = next.map(|time| self.clock.until(time));
+            timer.set(delay)?;
+            self.armed = Some(next);
+        }
+        Ok(())
+    }
+}
