@@ -115,12 +115,14 @@ impl Bootstrap {
     }
 
     /// Makes a channel for a process that is started in another way than by std's [`Command`]: the
-    /// child must have one end as the descriptor of this number, and some variables.
+    /// child must have one end as the descriptor of this number, and some variables. On Windows
+    /// the descriptor 0 is the standard input; for any other number the child must inherit the very
+    /// handle, which it finds by its value.
     ///
     /// # Errors
     ///
     /// What the system reports when a channel is made; `InvalidInput` when no descriptor can have
-    /// that number. On Windows, the number must be 0: the standard input.
+    /// that number.
     pub fn prepare(&self, number: u32) -> io::Result<Prepared> {
         prepare(self.name, number)
     }

@@ -1,17 +1,22 @@
-//! A channel's end on its way into a child process: its standard input.
+//! A channel's end on its way into a child process: an inherited handle.
 //!
-//! That is the only handle that std hands to one child and to no other that is started at the same
-//! time. So the child finds nothing else there, and its end has no name that others could take.
+//! std hands one handle to one child and to no other that is started at the same time: the standard
+//! input. So a child of std's finds nothing else there. Who starts processes in a way of their own
+//! can do the same with any handle, which keeps its value in the child. The end has no name that
+//! others could take.
 #![allow(unsafe_code)] // The process's standard input, and its environment.
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, IntoRawHandle, OwnedHandle};
 use std::process::{Child, Command, Stdio};
+use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use handle_passing::Target;
+use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
 use windows_sys::Win32::System::Console::{STD_INPUT_HANDLE, SetStdHandle};
 
 use super::named;
@@ -19,19 +24,25 @@ use super::pipe::Socket;
 use super::security::{self, Side};
 use crate::{Channel, Prepared};
 
-/// Whether this process has taken its end.
-static IS_TAKEN: Mutex<bool> = Mutex::new(false);
+/// The ends that this process has taken: none is given out twice.
+static TAKEN: Mutex<BTreeSet<Marker>> = Mutex::new(BTreeSet::new());
+
+/// What the environment says of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Marker {
+    /// The process that serves the pipe.
+    parent: u32,
+    /// The handle; `None` is the standard input.
+    handle: Option<usize>,
+}
 
 /// The server's end of a pipe, which can't carry handles before the child's process is known.
 pub(crate) type PreparedEnd = OwnedHandle;
 
 pub(crate) fn prepare(name: &str, number: u32) -> io::Result<Prepared> {
-    if number != 0 {
-        let text = format!("a channel can be a child's descriptor 0 only here, and not {number}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
     let (ours, theirs) = named::unnamed_pair()?;
-    let variables = vec![(variable(name), std::process::id().to_string())];
+    let handle = (number != 0).then(|| theirs.as_raw_handle().addr());
+    let variables = Marker { parent: std::process::id(), handle }.variables(name);
     Ok(Prepared { theirs: theirs.into(), variables, ours: crate::PreparedEnd(ours) })
 }
 
@@ -48,11 +59,11 @@ impl crate::PreparedEnd {
 
 pub(crate) fn spawn(name: &str, command: &mut Command) -> io::Result<(Socket, Child)> {
     let (ours, theirs) = named::unnamed_pair()?;
-    let variable = variable(name);
-    command.env(&variable, std::process::id().to_string()).stdin(theirs);
+    let [parent, handle] = variables(name);
+    command.env(&parent, std::process::id().to_string()).env_remove(&handle).stdin(theirs);
     let child = command.spawn();
     // The command would keep the child's end.
-    command.env_remove(&variable).stdin(Stdio::null());
+    command.env_remove(&parent).stdin(Stdio::null());
     let mut child = child?;
     match connect(ours, child.as_handle()) {
         Ok(socket) => Ok((socket, child)),
@@ -75,56 +86,95 @@ pub(crate) fn spawn_on_stdin(name: &str, command: &mut Command) -> io::Result<(S
 }
 
 pub(crate) fn take(name: &str, beside: &[&str]) -> io::Result<Option<Socket>> {
-    let variable = variable(name);
-    let mut is_taken = IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let value = std::env::var_os(&variable);
-    for name in beside.iter().copied().chain([variable.as_str()]) {
+    let names = variables(name);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let values = names.each_ref().map(std::env::var_os);
+    for name in names.iter().map(String::as_str).chain(beside.iter().copied()) {
         remove_variable(name);
     }
-    let Some(value) = value.filter(|_| !*is_taken) else { return Ok(None) };
-    let Some(parent) = parse(&value) else {
-        let text = format!("{variable} is set, but not by a parent process; unset it");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    let Some(marker) = Marker::parse(values).map_err(|()| nonsense(&names))? else {
+        return Ok(None);
     };
-    if !is_from(parent) {
-        let text = format!(
-            "{variable} is set, but the standard input is not the channel that a parent has \
-             passed; it was meant for another process, which did not unset it"
-        );
-        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    if taken.contains(&marker) {
+        return Ok(None);
     }
-    let end = io::stdin().as_handle().try_clone_to_owned()?;
+    let Some(found) = marker.find() else { return Err(stale(&names, marker)) };
+    let end = found.try_clone_to_owned()?;
+    let old = found.as_raw_handle();
     let socket = Socket::new(end, Side::Client, None, true)?;
-    *is_taken = true;
-    // What this process starts would inherit the end; its input is empty from now on.
-    let nothing = File::open("NUL")?.into_raw_handle();
-    let old = io::stdin().as_raw_handle();
-    // SAFETY: both are open; the process's standard input owns the one that it is given, for good.
-    unsafe {
-        SetStdHandle(STD_INPUT_HANDLE, nothing);
-        security::close(old);
+    taken.insert(marker);
+    if marker.handle.is_none() {
+        // What this process starts would inherit the end; its input is empty from now on.
+        let nothing = File::open("NUL")?.into_raw_handle();
+        // SAFETY: the handle is open, and the process's standard input owns it from now on.
+        unsafe { SetStdHandle(STD_INPUT_HANDLE, nothing) };
     }
+    // SAFETY: it is open, and the end that the parent has made for this process alone, which is
+    // taken once: nobody else in this process has it, the standard input no longer.
+    unsafe { security::close(old) };
     Ok(Some(socket))
 }
 
 pub(crate) fn is_pending(name: &str) -> bool {
-    let is_taken = IS_TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let parent = std::env::var_os(variable(name)).and_then(|value| parse(&value));
-    !*is_taken && parent.is_some_and(is_from)
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    match Marker::parse(variables(name).map(std::env::var_os)) {
+        Ok(Some(marker)) => !taken.contains(&marker) && marker.find().is_some(),
+        Ok(None) | Err(()) => false,
+    }
 }
 
-/// Whether the standard input is the client's end of a pipe that this process serves.
-fn is_from(parent: u32) -> bool {
-    let server = security::peer_process_id(io::stdin().as_handle(), Side::Client);
-    server.is_ok_and(|server| server == parent)
+impl Marker {
+    fn variables(self, name: &str) -> Vec<(String, String)> {
+        let [parent, handle] = variables(name);
+        let handle = self.handle.map(|value| (handle, value.to_string()));
+        [(parent, self.parent.to_string())].into_iter().chain(handle).collect()
+    }
+
+    /// `None` when there is nothing, an error when there is nonsense.
+    fn parse([parent, handle]: [Option<OsString>; 2]) -> Result<Option<Self>, ()> {
+        let Some(parent) = parent else { return if handle.is_none() { Ok(None) } else { Err(()) } };
+        let parent = parent.to_str().and_then(|parent| parent.parse().ok()).ok_or(())?;
+        let number = |text: OsString| text.to_str()?.parse().ok();
+        let handle = handle.map(|handle| number(handle).ok_or(())).transpose()?;
+        Ok(Some(Self { parent, handle }))
+    }
+
+    /// The handle, if it is the client's end of a pipe that the parent serves.
+    fn find(self) -> Option<BorrowedHandle<'static>> {
+        let handle = match self.handle {
+            Some(value) => ptr::with_exposed_provenance_mut(value),
+            None => io::stdin().as_raw_handle(),
+        };
+        if handle.is_null() || handle == INVALID_HANDLE_VALUE {
+            return None;
+        }
+        // SAFETY: of what is not open, calls say so; should another thread close it meanwhile, they
+        // fail, or find another pipe.
+        let handle = unsafe { BorrowedHandle::borrow_raw(handle) };
+        let server = security::peer_process_id(handle, Side::Client);
+        server.is_ok_and(|server| server == self.parent).then_some(handle)
+    }
 }
 
-fn parse(value: &OsStr) -> Option<u32> {
-    value.to_str()?.parse().ok()
+fn variables(name: &str) -> [String; 2] {
+    [format!("{name}_PARENT"), format!("{name}_HANDLE")]
 }
 
-fn variable(name: &str) -> String {
-    format!("{name}_PARENT")
+fn nonsense([parent, handle]: &[String; 2]) -> io::Error {
+    let text = format!("{parent} or {handle} is set, but not by a parent process; unset both");
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+fn stale([parent, handle]: &[String; 2], marker: Marker) -> io::Error {
+    let (variable, named) = match marker.handle {
+        Some(value) => (handle, format!("handle {value}")),
+        None => (parent, "the standard input".into()),
+    };
+    let text = format!(
+        "{variable} is set, but {named} is not the channel that a parent has passed; it was meant \
+         for another process, which did not unset it"
+    );
+    io::Error::new(io::ErrorKind::NotFound, text)
 }
 
 fn remove_variable(name: &str) {

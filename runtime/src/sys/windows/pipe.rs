@@ -39,7 +39,8 @@ use super::{check, owned};
 /// handed to it at once, so that who writes more than is read has to wait.
 const PIPE_BYTES: u32 = 64 * 1024;
 
-/// Our end of a stream. It blocks until it is registered with a poll, and stays with that one.
+/// Our end of a stream. It blocks until it is registered with a poll, and stays with that one: from
+/// then on it can only be used as long as it is registered there.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     io: Io,
@@ -179,6 +180,7 @@ impl Read for &Pipe {
             Io::Moving => unreachable!("only while it is registered, which nobody sees"),
         };
         match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_registered()),
             // The child has closed its end.
             Err(error) if error.raw_os_error() == Some(ERROR_BROKEN_PIPE.cast_signed()) => Ok(0),
             result => result,
@@ -200,6 +202,7 @@ impl Write for &Pipe {
             Io::Moving => unreachable!("only while it is registered, which nobody sees"),
         };
         match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_registered()),
             Err(error) if error.raw_os_error() == Some(ERROR_NO_DATA.cast_signed()) => {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
@@ -237,6 +240,12 @@ impl Pipe {
             Io::Own(_) | Io::Moving => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+fn not_registered() -> io::Error {
+    let text = "on Windows a stream that was registered with a poll can be used only as long as it \
+                is: register it with that poll again";
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
 /// Whether there is something to read, if only the end.

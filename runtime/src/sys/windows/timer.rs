@@ -19,8 +19,12 @@ use super::{check, owned};
 /// The longest delay, about 136 years.
 const DELAY_MAX: Duration = Duration::from_secs(1 << 32);
 
+/// The clock of timers ticks 64 times a second, so that a delay can seem to be over as much too
+/// early by a finer one. It must not: nobody would wait for the rest of it.
+const TICK: Duration = Duration::from_millis(16);
+
 /// What the system counts delays in.
-const TICK_NANOS: u128 = 100;
+const UNIT_NANOS: u128 = 100;
 
 /// Becomes readable, once, after the delay that it is set to.
 #[derive(Debug)]
@@ -57,9 +61,10 @@ impl Timer {
     }
 
     fn start(&self, delay: Duration) -> io::Result<()> {
-        let ticks = delay.min(DELAY_MAX).as_nanos().div_ceil(TICK_NANOS).max(1);
+        let delay = if delay.is_zero() { delay } else { delay.min(DELAY_MAX) + TICK };
+        let units = delay.as_nanos().div_ceil(UNIT_NANOS).max(1);
         // What is negative counts from now.
-        let due = -i64::try_from(ticks).unwrap_or(i64::MAX);
+        let due = -i64::try_from(units).unwrap_or(i64::MAX);
         let timer = self.timer.as_raw_handle();
         // SAFETY: the timer is open, `due` outlives the call, and there is no routine to call.
         check(unsafe { SetWaitableTimer(timer, &raw const due, 0, None, ptr::null(), 0) })
