@@ -118,7 +118,8 @@ impl SpawnError {
     /// What can be done, where the system's word for it does not tell.
     fn remedy(&self) -> Option<&'static str> {
         use io::ErrorKind::{
-            ArgumentListTooLong, ExecutableFileBusy, NotFound, PermissionDenied, WouldBlock,
+            ArgumentListTooLong, ExecutableFileBusy, InvalidInput, NotFound, PermissionDenied,
+            WouldBlock,
         };
         let is_program = self.source.raw_os_error() != Some(sys::NOT_EXECUTABLE);
         Some(match (&self.step, self.source.kind()) {
@@ -138,7 +139,7 @@ impl SpawnError {
                 "give it less arguments and environment, and the rest by a file or its input"
             }
             (Step::Execute(_), ExecutableFileBusy) => "close the file, which is open to be written",
-            (Step::Create, WouldBlock) => {
+            (Step::Create | Step::Execute(_), WouldBlock) => {
                 "there are too many processes: of its user (RLIMIT_NPROC), or in its control \
                  group (pids.max)"
             }
@@ -147,6 +148,10 @@ impl SpawnError {
             }
             (Step::Limit(..), PermissionDenied) => "only root can raise a hard limit",
             (Step::ProcessGroup, PermissionDenied) => "there is no such group in this session",
+            (Step::ControlGroup(_), NotFound) => {
+                "it must be a directory of a cgroup v2 file system"
+            }
+            (Step::Processors(_), InvalidInput) => "name some that this process may use",
             (Step::Descriptor(_), _) => "it must be below the limit of open files (RLIMIT_NOFILE)",
             _ => return None,
         })
