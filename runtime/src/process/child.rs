@@ -92,7 +92,7 @@ pub struct Child {
     pub stderr: Option<PipeReader>,
     /// All others, by the child's numbers.
     streams: BTreeMap<u32, Stream>,
-    /// `None` once it is dropped.
+    /// `None` once it is abandoned.
     supervised: Option<Supervised>,
     is_killed_on_drop: bool,
     /// It has ended, and unused streams no longer count.
@@ -286,7 +286,26 @@ impl Child {
         self.supervised().running()
     }
 
-    fn advance(&mut self) -> io::Result<()> {
+    /// Leaves its process to itself, or kills it if it shall not outlive this.
+    pub(super) fn abandon(&mut self) {
+        let Some(mut supervised) = self.supervised.take() else { return };
+        if supervised.exit().is_none() && self.is_killed_on_drop {
+            let _ = supervised.running().kill(Signal::KILL);
+            let _ = supervised.wait(Some(deadline(KILL_WAIT)));
+        }
+        if supervised.exit().is_none() {
+            reap::adopt(supervised);
+        }
+    }
+
+    /// Ends it, since nobody can have it.
+    pub(super) fn discard(&mut self) {
+        self.is_killed_on_drop = true;
+        self.abandon();
+    }
+
+    /// Goes on as far as that is possible at once.
+    pub(super) fn advance(&mut self) -> io::Result<()> {
         self.supervised_mut().advance()?;
         self.settle()
     }
@@ -303,11 +322,11 @@ impl Child {
     }
 
     fn supervised(&self) -> &Supervised {
-        self.supervised.as_ref().expect("it is not dropped")
+        self.supervised.as_ref().expect("it is not abandoned")
     }
 
     fn supervised_mut(&mut self) -> &mut Supervised {
-        self.supervised.as_mut().expect("it is not dropped")
+        self.supervised.as_mut().expect("it is not abandoned")
     }
 }
 
@@ -328,13 +347,6 @@ impl Source for Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let Some(mut supervised) = self.supervised.take() else { return };
-        if supervised.exit().is_none() && self.is_killed_on_drop {
-            let _ = supervised.running().kill(Signal::KILL);
-            let _ = supervised.wait(Some(deadline(KILL_WAIT)));
-        }
-        if supervised.exit().is_none() {
-            reap::adopt(supervised);
-        }
+        self.abandon();
     }
 }

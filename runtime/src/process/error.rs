@@ -40,6 +40,8 @@ pub enum Step {
     Directory(PathBuf),
     /// Executing this file.
     Execute(PathBuf),
+    /// Having [`Children`](super::Children) attend to it.
+    Attend,
 }
 
 impl fmt::Display for Step {
@@ -60,6 +62,7 @@ impl fmt::Display for Step {
             Step::Group(gid) => write!(f, "set its group to {gid}"),
             Step::User(uid) => write!(f, "set its user to {uid}"),
             Step::Directory(path) => write!(f, "enter {}", path.display()),
+            Step::Attend => f.write_str("attend to it"),
             Step::Execute(path) => write!(f, "execute {}", path.display()),
         }
     }

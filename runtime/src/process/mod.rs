@@ -9,12 +9,14 @@ mod cancel;
 pub mod capture;
 mod check;
 mod child;
+mod children;
 mod command;
 pub(crate) mod descendants;
 mod environment;
 mod error;
 mod event;
 mod exec_error;
+mod handle;
 pub(crate) mod launch;
 // Public for the fuzz targets; no part of the stable interface.
 #[doc(hidden)]
@@ -34,11 +36,13 @@ pub(crate) mod tree;
 
 pub use self::cancel::CancelToken;
 pub use self::child::{Child, spawn};
+pub use self::children::Children;
 pub use self::command::Command;
 pub use self::descendants::become_subreaper;
 pub use self::error::{SpawnError, Step};
 pub use self::event::{Event, KillReason};
 pub use self::exec_error::{ExecError, Failure, OutputStream};
+pub use self::handle::{ChildHandle, ChildId};
 pub use self::limit::Resource;
 pub use self::output::Output;
 pub use self::shell::quote;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod child;
+mod children;
 mod exact;
 mod exec;
 mod fork;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let tests = [
         bad_input::TESTS,
         child::TESTS,
+        children::TESTS,
         exact::TESTS,
         exec::TESTS,
         fork::TESTS,
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let roles = [
         bad_input::ROLES,
         child::ROLES,
+        children::ROLES,
         exact::ROLES,
         exec::ROLES,
         fork::ROLES,
