@@ -132,7 +132,8 @@ impl Child {
     pub(super) fn new(command: &Command, started: Started, has_channel: bool) -> Child {
         reap::retry();
         let Started { process, lineage, mut streams } = started;
-        let supervised = Supervised::new(command, Running { process, lineage }, has_channel);
+        let running = Running { process, lineage, is_tree_killed: command.is_tree_killed };
+        let supervised = Supervised::new(command, running, has_channel);
         streams.values_mut().for_each(|stream| stream.attach(supervised.bell()));
         let mut child = Child {
             stdin: None,
@@ -278,6 +279,11 @@ impl Child {
         self.bell().ring();
     }
 
+    /// The same, after this time; for when it has ended.
+    pub(super) fn ring_in(&self, delay: Duration) -> io::Result<()> {
+        self.bell().timer().map_or(Ok(()), |timer| timer.set(Some(delay)))
+    }
+
     pub(super) fn bell(&self) -> &Arc<Bell> {
         self.supervised().bell()
     }
@@ -290,7 +296,7 @@ impl Child {
     pub(super) fn abandon(&mut self) {
         let Some(mut supervised) = self.supervised.take() else { return };
         if supervised.exit().is_none() && self.is_killed_on_drop {
-            let _ = supervised.running().kill(Signal::KILL);
+            let _ = supervised.running().end(Signal::KILL);
             let _ = supervised.wait(Some(deadline(KILL_WAIT)));
         }
         if supervised.exit().is_none() {

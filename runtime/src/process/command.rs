@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cancel::CancelToken;
@@ -52,7 +53,7 @@ pub struct Command {
     pub(super) is_killed_on_drop: bool,
     pub(super) max_buffer_bytes: usize,
     pub(super) is_output_awaited: bool,
-    pub(super) input: Option<Vec<u8>>,
+    pub(super) input: Option<Arc<Vec<u8>>>,
 }
 
 impl Command {
@@ -286,7 +287,7 @@ impl Command {
     /// What it reads as standard input, whatever [`stdin`](Self::stdin) says; for those ways of
     /// starting it that collect its output. Default: nothing.
     pub fn input(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Command {
-        self.input = Some(bytes.into());
+        self.input = Some(Arc::new(bytes.into()));
         self
     }
 

@@ -10,7 +10,7 @@ use super::output::Output;
 /// It has what the command had written until then, and its text names the command, what happened,
 /// and the last lines of standard error.
 ///
-/// ```ignore
+/// ```
 /// use runtime::process::{Failure, exec_sync};
 ///
 /// let error = exec_sync("echo so far; echo no host >&2; exit 6").unwrap_err();
@@ -69,6 +69,14 @@ impl ExecError {
         is_killed: bool,
     ) -> ExecError {
         ExecError(Box::new(Inner { failure, command, output, is_killed }))
+    }
+
+    /// The output, if all that failed is how the command ended.
+    pub(super) fn unless_status(self) -> Result<Output, ExecError> {
+        match *self.0 {
+            Inner { failure: Failure::Status, output: Some(output), .. } => Ok(output),
+            inner => Err(ExecError(Box::new(inner))),
+        }
     }
 
     /// What happened.

@@ -5,7 +5,7 @@ use crate::exit::Exit;
 
 /// What a command has written, and how it ended.
 ///
-/// ```ignore
+/// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let output = runtime::process::exec_sync("echo one; echo two >&2; exit 3");
 /// # let output = output.unwrap_err().into_output().unwrap();

@@ -9,9 +9,22 @@ use crate::sys::Process;
 pub(super) struct Running {
     pub(super) process: Process,
     pub(super) lineage: Lineage,
+    /// What ends it ends its tree.
+    pub(super) is_tree_killed: bool,
 }
 
 impl Running {
+    /// Signals what is meant by it, the process or its tree; `false` if that has ended.
+    pub(super) fn end(&self, signal: Signal) -> io::Result<bool> {
+        if self.is_tree_killed
+            && let Ok(count) = self.kill_tree(signal)
+        {
+            return Ok(count > 0);
+        }
+        // It is what counts, if not all can be found, or signalled.
+        self.kill(signal)
+    }
+
     /// Signals the process alone; `false` if it has ended.
     pub(super) fn kill(&self, signal: Signal) -> io::Result<bool> {
         // One that nobody has collected takes signals, too.

@@ -12,7 +12,7 @@ impl Command {
     /// way for all that you did not write yourself: **what is put into the line is read as a
     /// program**, so that a name like `x; rm -r ~` does what it says.
     ///
-    /// ```ignore
+    /// ```
     /// use runtime::process::Command;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,7 +62,7 @@ impl fmt::Display for Command {
 /// Only NUL can't be part of a word at all: a command that has it is not started. For `cmd.exe`
 /// there is no such way.
 ///
-/// ```ignore
+/// ```
 /// use runtime::process::{exec_sync, quote};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -120,8 +120,21 @@ impl Stream {
 }
 
 impl PipeReader {
+    /// As it is once it is registered.
+    pub(super) fn set_nonblocking(&self) {
+        // Where that fails, so does everything with this pipe.
+        let _ = self.0.pipe.set_nonblocking(true);
+    }
+
     pub(super) fn settle(&mut self) {
         self.0.settle();
+    }
+}
+
+impl PipeWriter {
+    /// As it is once it is registered.
+    pub(super) fn set_nonblocking(&self) {
+        let _ = self.0.set_nonblocking(true);
     }
 }
 

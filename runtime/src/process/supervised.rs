@@ -170,7 +170,7 @@ impl Supervised {
     }
 
     fn signal(&mut self, signal: Signal) -> bool {
-        self.running.kill(signal).unwrap_or_else(|error| {
+        self.running.end(signal).unwrap_or_else(|error| {
             self.events.push_back(Event::Error(error));
             false
         })

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::getsid;
 
-use super::linux::{Process, pidfd_open, pidfd_signal};
+use super::linux::{Process, is_shortage, pidfd_open, pidfd_signal};
 use crate::process::descendants::{Lineage, MARKS_VARIABLE};
 use crate::process::tree::{Hunt, Number, Root, Row, State};
 
@@ -62,6 +62,12 @@ pub(crate) fn kill_tree(
         let _ = pidfd_signal(process.as_fd(), libc::SIGSTOP, group);
     }
     let hunted = pack.hunt(process, lineage);
+    if hunted.is_err() {
+        // Where there are no descriptors, those who need none to be known get it nevertheless.
+        let group = if lineage.leads { libc::PIDFD_SIGNAL_PROCESS_GROUP } else { 0 };
+        let sent = pidfd_signal(process.as_fd(), signal, group);
+        let _ = sent.or_else(|_| pidfd_signal(process.as_fd(), signal, 0));
+    }
     pack.note(hunted);
     if let Some(mark) = lineage.mark() {
         // Before they end: then they have no environment.
@@ -209,7 +215,7 @@ fn table(lineage: &Lineage) -> io::Result<Vec<Row>> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Some(mut row) = row(pid) else { continue };
+        let Some(mut row) = row(pid)? else { continue };
         // Orphans become children of this process, if they do.
         let may_be_orphan = row.parent == own_pid && row.state != State::Ended;
         row.is_marked = in_cgroup.contains(&pid)
@@ -219,8 +225,17 @@ fn table(lineage: &Lineage) -> io::Result<Vec<Row>> {
     Ok(table)
 }
 
-fn row(pid: u32) -> Option<Row> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// `None` of one that is gone, or may not be looked at.
+fn row(pid: u32) -> io::Result<Option<Row>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => Ok(row_of(pid, &text)),
+        // Else those who are there would be missing.
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn row_of(pid: u32, text: &[u8]) -> Option<Row> {
     // The name is in parentheses, and may hold anything, also parentheses.
     let end = text.iter().rposition(|byte| *byte == b')')?;
     let text = str::from_utf8(&text[end + 1..]).ok()?;
@@ -255,14 +270,14 @@ fn marks(pid: u32) -> Vec<String> {
 
 /// When this process began, in ticks.
 pub(crate) fn own_start() -> u64 {
-    row(std::process::id()).map_or(0, |row| row.start)
+    row(std::process::id()).ok().flatten().map_or(0, |row| row.start)
 }
 
 /// Those children of this process one of whose marks says that it is an orphan, from others.
 pub(crate) fn orphans(is_orphan: impl Fn(u32, &str) -> bool) -> Vec<Process> {
     let own_pid = std::process::id();
     let check = |pid| {
-        let is_child = row(pid).is_some_and(|row| row.parent == own_pid);
+        let is_child = row(pid).is_ok_and(|row| row.is_some_and(|row| row.parent == own_pid));
         is_child && marks(pid).iter().any(|mark| is_orphan(pid, mark))
     };
     let mut pids = Vec::new();
@@ -312,13 +327,13 @@ mod tests {
     #[test]
     fn a_row_says_who_the_parent_is() {
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
-        let (own, theirs) = (row(std::process::id()).unwrap(), row(child.id()).unwrap());
+        let [own, theirs] = [std::process::id(), child.id()].map(|pid| row(pid).unwrap().unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(theirs.parent, own.pid);
         assert_eq!((theirs.group, theirs.session), (own.group, own.session));
         assert_eq!(own.session, own_session());
         assert!(theirs.start >= own.start);
-        assert_eq!(row(0), None);
+        assert_eq!(row(0).unwrap(), None);
     }
 }
