@@ -6,6 +6,7 @@ mod bad_input;
 mod child;
 mod children;
 mod exact;
+mod examples;
 mod exec;
 mod fork;
 #[path = "../harness/mod.rs"]
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         child::TESTS,
         children::TESTS,
         exact::TESTS,
+        examples::TESTS,
         exec::TESTS,
         fork::TESTS,
         launch::TESTS,
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         child::ROLES,
         children::ROLES,
         exact::ROLES,
+        examples::ROLES,
         exec::ROLES,
         fork::ROLES,
         launch::ROLES,

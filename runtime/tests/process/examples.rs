@@ -1,0 +1,70 @@
+//! The examples, run as a user runs them.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use crate::harness::tools::Directory;
+use crate::harness::{roles, tests};
+
+tests! {
+    ls_shows_each_line_and_counts_them,
+    a_pipeline_leads_from_program_to_program,
+    a_pipeline_of_which_a_part_fails_fails,
+}
+roles! {}
+
+/// An example; `None` if it is not built, as when these tests are built alone.
+fn example(name: &str) -> Option<Command> {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name);
+    if path.exists() {
+        return Some(Command::new(path));
+    }
+    println!("skipped: {} is not built; `cargo test` builds it", path.display());
+    None
+}
+
+/// What it writes to standard output and error, and its exit code.
+fn run(command: &mut Command) -> (String, String, Option<i32>) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap(), status.code())
+}
+
+fn ls_shows_each_line_and_counts_them() {
+    let Some(mut ls) = example("ls") else { return };
+    let directory = Directory::new();
+    fs::write(directory.join("first"), "").unwrap();
+    fs::write(directory.join("second"), "").unwrap();
+    let (stdout, stderr, code) = run(ls.arg(directory.join("")));
+    let lines: Vec<_> = stdout.lines().collect();
+    assert!(lines.len() == 3 && lines[1].ends_with(" first") && lines[2].ends_with(" second"));
+    assert_eq!((stderr.as_str(), code), ("3 lines; ls -lh exited with code 0\n", Some(0)));
+
+    let (stdout, stderr, code) = run(example("ls").unwrap().arg(directory.join("third")));
+    assert_eq!((stdout.as_str(), code), ("", Some(1)));
+    assert!(stderr.starts_with("ls: can't start \"ls\": can't enter "), "{stderr}");
+}
+
+fn a_pipeline_leads_from_program_to_program() {
+    let Some(mut pipeline) = example("pipeline") else { return };
+    let directory = Directory::new();
+    let file = directory.join("file");
+    fs::write(&file, "a needle\nhay\nneedles\n").unwrap();
+    pipeline.arg("cat").arg(file).args(["|", "grep", "needle", "|", "wc", "-l"]);
+    let (stdout, stderr, code) = run(&mut pipeline);
+    assert_eq!((stdout.trim(), code), ("2", Some(0)));
+    let each = ["cat", "grep", "wc"].map(|name| format!("{name}: exited with code 0\n"));
+    assert_eq!(stderr, each.concat());
+}
+
+fn a_pipeline_of_which_a_part_fails_fails() {
+    let Some(mut pipeline) = example("pipeline") else { return };
+    // Who has a reader no more learns it.
+    let (stdout, stderr, code) = run(pipeline.args(["yes", "|", "head", "-n1"]));
+    assert_eq!((stdout.as_str(), code), ("y\n", Some(1)));
+    assert_eq!(stderr, "yes: killed by signal 13\nhead: exited with code 0\n");
+
+    let (_, stderr, code) = run(example("pipeline").unwrap().args(["yes", "|", "no-such-program"]));
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with("pipeline: can't start \"no-such-program\": "), "{stderr}");
+}
