@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::geteuid;
 
 use super::timer::Timer;
 use crate::clock::time_left;
@@ -177,6 +178,11 @@ fn ticks() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     let now = now.map_or(Duration::ZERO, Duration::from);
     now.as_secs() * TICKS_A_SECOND + u64::from(now.subsec_millis()) * TICKS_A_SECOND / 1000
+}
+
+/// Whether this process may become any user.
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
 }
 
 /// The two ends of a mailbox for about `connections` connections: what is sent on the first comes

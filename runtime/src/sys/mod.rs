@@ -12,11 +12,20 @@
 
 #[cfg(target_os = "linux")]
 mod board;
+#[cfg(unix)]
+#[cfg_attr(target_os = "linux", path = "launch/clone.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "launch/fork.rs")]
+mod clone;
 #[cfg(target_os = "linux")]
 mod exclusive;
+#[cfg(unix)]
+#[cfg_attr(target_vendor = "apple", path = "groups_apple.rs")]
+mod groups;
 #[cfg(target_os = "linux")]
 mod inherited;
-#[cfg(target_os = "linux")]
+#[cfg(all(unix, not(target_os = "linux")))]
+mod kqueue;
+#[cfg(unix)]
 mod launch;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -24,28 +33,27 @@ mod linux;
 mod mapping;
 #[cfg(target_os = "linux")]
 mod oom;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod pipe;
 #[cfg(target_os = "linux")]
 mod reuseport;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod sigpipe;
 #[cfg(target_os = "linux")]
 mod steer;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod terminal;
 #[cfg(target_os = "linux")]
 mod timer;
 #[cfg(target_os = "linux")]
 mod tree;
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 mod user;
 
 #[cfg(not(target_os = "linux"))]
 mod no_orphans;
 
 #[cfg(windows)]
-#[allow(dead_code)] // TO BE REMOVED when child processes use it
 mod windows;
 /// Pure, so that it is tested everywhere.
 #[cfg(all(test, not(windows)))]
@@ -53,42 +61,43 @@ mod windows;
 #[path = "windows/text.rs"]
 mod windows_text;
 
+#[cfg(unix)]
+pub(crate) use self::{
+    clone::{CPUS_MAX, SIGNAL_MAX},
+    launch::{DEFAULT_PATH, NOT_EXECUTABLE, compare_names, is_open, is_path, launch},
+    pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child},
+    terminal::is_in_foreground,
+    user::user,
+};
+
 #[cfg(target_os = "linux")]
 pub(crate) use self::{
     board::{Board, Cell, CellWriter},
     exclusive::{ExclusiveEntry, ExclusiveWait},
     inherited::inherited_descriptor,
-    launch::{
-        CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, SIGNAL_MAX, compare_names, is_open, is_path, launch,
-    },
     linux::{
         AcceptFailure, EADDRINUSE, EDQUOT, EMFILE, ENOTCONN, Process, SIGKILL, SIGTERM,
-        accept_failure, is_shortage, mailbox_pair, path_from_bytes, peek, raise_descriptor_limit,
-        waiting_bytes,
+        accept_failure, is_root, is_shortage, mailbox_pair, path_from_bytes, peek,
+        raise_descriptor_limit, waiting_bytes,
     },
     oom::OomKills,
-    pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child},
     reuseport::{claim_tcp, claim_udp, join_tcp, join_udp},
     steer::{SteerMeans, SteerPolicy, Steering},
-    terminal::is_in_foreground,
     timer::{Timer, coarse_now},
     tree::{become_subreaper, kill_tree, orphans, own_session, own_start},
-    user::{is_root, user, user_and_group},
+    user::user_and_group,
 };
 
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use self::kqueue::{Process, Timer, kill_tree};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use self::no_orphans::{become_subreaper, orphans, own_session, own_start};
 #[cfg(windows)]
-#[allow(unused_imports)] // TO BE REMOVED when child processes use it
 pub(crate) use self::windows::{
-    CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, Pipe, Process, Timer, compare_names, duplex,
-    is_in_foreground, is_open, is_path, kill_tree, launch, null, pipe_from_child, pipe_to_child,
-    user,
+    CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, Pipe, Process, SIGNAL_MAX, Timer, compare_names,
+    duplex, is_in_foreground, is_open, is_path, kill_tree, launch, null, pipe_from_child,
+    pipe_to_child, user,
 };
-
-/// The largest number of a signal.
-#[cfg(not(target_os = "linux"))]
-pub(crate) const SIGNAL_MAX: i32 = 31;
 
 /// The shell of this system.
 #[cfg(not(windows))]

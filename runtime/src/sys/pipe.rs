@@ -8,7 +8,6 @@ use std::os::unix::net::UnixStream;
 use handle_passing::Handle;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::unistd::pipe2;
 
 use super::sigpipe::without_sigpipe;
 
@@ -18,14 +17,14 @@ pub(crate) struct Pipe(File);
 
 /// A pipe that the child reads: our end, and the child's.
 pub(crate) fn pipe_to_child() -> io::Result<(Pipe, Handle)> {
-    let (reader, writer) = pipe()?;
-    Ok((writer.into(), reader.into()))
+    let (reader, writer) = io::pipe()?;
+    Ok((OwnedFd::from(writer).into(), reader.into()))
 }
 
 /// A pipe that the child writes: our end, and the child's.
 pub(crate) fn pipe_from_child() -> io::Result<(Pipe, Handle)> {
-    let (reader, writer) = pipe()?;
-    Ok((reader.into(), writer.into()))
+    let (reader, writer) = io::pipe()?;
+    Ok((OwnedFd::from(reader).into(), writer.into()))
 }
 
 /// A stream in both directions: our end, and the child's.
@@ -37,11 +36,6 @@ pub(crate) fn duplex() -> io::Result<(Pipe, Handle)> {
 /// What is always at its end, and takes everything.
 pub(crate) fn null() -> io::Result<Handle> {
     Ok(OpenOptions::new().read(true).write(true).open("/dev/null")?.into())
-}
-
-/// Its reader and its writer.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
 impl Pipe {

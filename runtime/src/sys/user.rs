@@ -3,7 +3,9 @@
 use std::ffi::CString;
 use std::io;
 
-use nix::unistd::{User as Entry, getegid, geteuid, getgrouplist};
+use nix::unistd::{User as Entry, getegid, geteuid};
+
+use super::groups::getgrouplist;
 
 /// Who a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,11 +14,6 @@ pub(crate) struct User {
     pub(crate) gid: u32,
     /// All that it is a member of.
     pub(crate) groups: Vec<u32>,
-}
-
-/// Whether this process may become any user.
-pub(crate) fn is_root() -> bool {
-    geteuid().is_root()
 }
 
 /// Who this process is.

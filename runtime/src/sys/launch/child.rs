@@ -9,8 +9,8 @@ use nix::errno::Errno;
 
 use crate::process::launch::Group;
 
-use super::clone;
 use super::plan::Plan;
+use crate::sys::clone;
 
 /// Why a child did not become another program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn prepare(plan: &Plan) -> Result<(), Failure> {
 
 /// Gives each descriptor its number, and lets no other through.
 fn place_descriptors(plan: &Plan) -> Result<(), Failure> {
-    let after_last = plan.descriptors.last().map_or(0, |last| last.target.saturating_add(1));
+    let after_last = plan.descriptors_end();
     for descriptor in plan.descriptors.iter().filter(|descriptor| descriptor.is_in_the_way) {
         let source = descriptor.source.get();
         // SAFETY: F_DUPFD_CLOEXEC takes no memory.

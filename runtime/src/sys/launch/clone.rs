@@ -21,9 +21,6 @@ use nix::errno::Errno;
 use crate::process::launch::Limit;
 use crate::sys::Process;
 
-use super::child::{self, Failure};
-use super::plan::Plan;
-
 /// How many processors a set of them can hold.
 pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
 
@@ -39,16 +36,19 @@ struct StackLine(#[allow(dead_code)] [u8; 16]);
 /// All signals, as the kernel takes them.
 type SignalSet = u64;
 
-struct Start<'a> {
-    plan: &'a Plan,
-    failure: Cell<Option<Failure>>,
+struct Start<'a, F> {
+    run: &'a dyn Fn() -> F,
+    failure: Cell<Option<F>>,
 }
 
-/// Runs the plan in a new process. The inner error is the child's, which is gone.
-pub(super) fn start(plan: &Plan) -> io::Result<Result<Process, Failure>> {
-    let changes_ids = plan.uid.is_some() || plan.gid.is_some();
+/// Runs this in a new process, which becomes another program, or says why not, and is gone then.
+pub(in crate::sys) fn start<F: Copy>(
+    changes_ids: bool,
+    _descriptors_end: RawFd,
+    run: &dyn Fn() -> F,
+) -> io::Result<Result<Process, F>> {
     let _dumpable = changes_ids.then(Dumpable::keep);
-    start_in_our_memory(plan)
+    start_in_our_memory(run)
 }
 
 /// Keeps this process dumpable, that is: as it was in /proc, for debuggers, and for core files.
@@ -84,8 +84,8 @@ impl Drop for Dumpable {
     }
 }
 
-fn start_in_our_memory(plan: &Plan) -> io::Result<Result<Process, Failure>> {
-    let start = Start { plan, failure: Cell::new(None) };
+fn start_in_our_memory<F: Copy>(function: &dyn Fn() -> F) -> io::Result<Result<Process, F>> {
+    let start = Start { run: function, failure: Cell::new(None) };
     let mut stack: Vec<MaybeUninit<StackLine>> =
         Vec::with_capacity(STACK_BYTES / size_of::<StackLine>());
     let mut pidfd: RawFd = -1;
@@ -100,7 +100,7 @@ fn start_in_our_memory(plan: &Plan) -> io::Result<Result<Process, Failure>> {
         let top = stack.as_mut_ptr().add(stack.capacity()).cast();
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         let argument = (&raw const start).cast_mut().cast();
-        libc::clone(run, top, flags, argument, &raw mut pidfd)
+        libc::clone(run::<F>, top, flags, argument, &raw mut pidfd)
     };
     let pid = Errno::result(pid);
     set_signals(blocked);
@@ -120,10 +120,10 @@ fn start_in_our_memory(plan: &Plan) -> io::Result<Result<Process, Failure>> {
     })
 }
 
-extern "C" fn run(start: *mut c_void) -> c_int {
+extern "C" fn run<F>(start: *mut c_void) -> c_int {
     // SAFETY: it is the `Start` of the thread that waits.
-    let start = unsafe { &*start.cast::<Start<'_>>() };
-    start.failure.set(Some(child::run(start.plan)));
+    let start = unsafe { &*start.cast::<Start<'_, F>>() };
+    start.failure.set(Some((start.run)()));
     127
 }
 
@@ -154,13 +154,13 @@ fn set_signals(set: SignalSet) -> SignalSet {
     old
 }
 
-pub(super) fn unblock_signals() {
+pub(in crate::sys) fn unblock_signals() {
     set_signals(0);
 }
 
 /// What this process ignores would be ignored by the program too, which could then be deaf to
 /// SIGTERM, or not wait for its own children.
-pub(super) fn reset_signals() {
+pub(in crate::sys) fn reset_signals() {
     // The kernel's sigaction, which all zeros are the default of, is at most so long.
     let default = [0_u64; 8];
     for signal in 1..=SIGNAL_MAX {
@@ -179,22 +179,22 @@ pub(super) fn reset_signals() {
 }
 
 /// 0 is the process that writes it.
-pub(super) fn join(processes: &OwnedFd) -> i32 {
+pub(in crate::sys) fn join(processes: &OwnedFd) -> i32 {
     // SAFETY: write reads one byte, which is there.
     let written = unsafe { libc::write(processes.as_raw_fd(), b"0".as_ptr().cast(), 1) };
     if written == 1 { 0 } else { -1 }
 }
 
-pub(super) fn limit(resource: i32, limit: &Limit) -> c_long {
+pub(in crate::sys) fn limit(resource: i32, limit: &Limit) -> c_long {
     let limit = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
     let old = ptr::null_mut::<libc::rlimit64>();
     // SAFETY: the kernel reads one struct, which outlives the call; 0 is the calling process.
     unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, old) }
 }
 
-pub(super) type Processors = libc::cpu_set_t;
+pub(in crate::sys) type Processors = libc::cpu_set_t;
 
-pub(super) fn processors(numbers: &[usize]) -> Processors {
+pub(in crate::sys) fn processors(numbers: &[usize]) -> Processors {
     // SAFETY: all zeros are an empty set.
     let mut set: Processors = unsafe { std::mem::zeroed() };
     for number in numbers.iter().filter(|number| **number < CPUS_MAX) {
@@ -204,29 +204,29 @@ pub(super) fn processors(numbers: &[usize]) -> Processors {
     set
 }
 
-pub(super) fn set_processors(cpus: &Processors) -> i32 {
+pub(in crate::sys) fn set_processors(cpus: &Processors) -> i32 {
     // SAFETY: sched_setaffinity reads a set of the given size, which outlives the call; 0 is the
     // calling thread, the only one.
     unsafe { libc::sched_setaffinity(0, size_of_val(cpus), cpus) }
 }
 
-pub(super) fn set_groups(groups: &[libc::gid_t]) -> c_long {
+pub(in crate::sys) fn set_groups(groups: &[libc::gid_t]) -> c_long {
     // SAFETY: setgroups reads so many group ids, which outlive the call.
     unsafe { libc::syscall(SYS_setgroups, groups.len(), groups.as_ptr()) }
 }
 
-pub(super) fn set_gid(gid: libc::gid_t) -> c_long {
+pub(in crate::sys) fn set_gid(gid: libc::gid_t) -> c_long {
     // SAFETY: setgid takes no memory.
     unsafe { libc::syscall(SYS_setgid, gid) }
 }
 
-pub(super) fn set_uid(uid: libc::uid_t) -> c_long {
+pub(in crate::sys) fn set_uid(uid: libc::uid_t) -> c_long {
     // SAFETY: setuid takes no memory.
     unsafe { libc::syscall(SYS_setuid, uid) }
 }
 
 /// Marks a range of descriptors, open or not, both ends included.
-pub(super) fn close_on_exec(first: RawFd, last: Option<RawFd>) {
+pub(in crate::sys) fn close_on_exec(first: RawFd, last: Option<RawFd>) {
     let upto = last.map_or(u32::MAX, RawFd::cast_unsigned);
     // SAFETY: close_range takes no memory.
     let result = unsafe {

@@ -3,7 +3,6 @@
 #![allow(unsafe_code)] // a descriptor by its number, which no safe function takes
 
 mod child;
-mod clone;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -18,16 +17,16 @@ use std::path::Path;
 use crate::process::Step;
 use crate::process::launch::{ChildOptions, Group, Launch};
 
-pub(crate) use self::clone::{CPUS_MAX, SIGNAL_MAX};
-
 use self::child::{Failure, Phase};
 use self::plan::Plan;
-use super::Process;
+use super::{Process, clone};
 
 /// Starts a process; if that fails, nothing of it is left.
 pub(crate) fn launch(launch: &Launch) -> Result<Process, (Step, io::Error)> {
     let plan = Plan::new(launch)?;
-    let started = clone::start(&plan).map_err(|error| (Step::Create, error))?;
+    let changes_ids = plan.uid.is_some() || plan.gid.is_some();
+    let started = clone::start(changes_ids, plan.descriptors_end(), &|| child::run(&plan));
+    let started = started.map_err(|error| (Step::Create, error))?;
     started.map_err(|failure| failure.explain(launch, &plan))
 }
 

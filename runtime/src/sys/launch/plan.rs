@@ -9,13 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-use nix::sys::resource;
-
 use crate::process::launch::{ChildEnd, Group, Launch, Limit};
 use crate::process::{Resource, Step};
-use crate::sys::user_and_group;
-
-use super::clone;
+use crate::sys::clone;
+use crate::sys::user::user_and_group;
 
 /// What a child does, in the order of the fields.
 pub(super) struct Plan {
@@ -56,11 +53,7 @@ impl Plan {
             cgroup: launch.cgroup.map(processes_of).transpose()?,
             group: launch.group,
             descriptors: descriptors(launch)?,
-            limits: options
-                .limits
-                .iter()
-                .map(|limit| (system(limit.resource) as i32, *limit))
-                .collect(),
+            limits: options.limits.iter().map(|limit| (system(limit.resource), *limit)).collect(),
             cpus: options.cpus.as_deref().map(clone::processors),
             groups: options.groups.clone().or(becomes_another.then(Vec::new)),
             gid: options.gid,
@@ -70,6 +63,11 @@ impl Plan {
             args: Strings::new(args.into_iter(), b""),
             env: Strings::new(launch.env.iter().map(|(k, v)| [k.as_os_str(), v.as_os_str()]), b"="),
         })
+    }
+
+    /// The number behind the last of the child's.
+    pub(super) fn descriptors_end(&self) -> RawFd {
+        self.descriptors.last().map_or(0, |last| last.target.saturating_add(1))
     }
 }
 
@@ -86,18 +84,19 @@ fn c_string(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-fn system(resource: Resource) -> resource::Resource {
-    match resource {
-        Resource::AddressSpace => resource::Resource::RLIMIT_AS,
-        Resource::CoreFile => resource::Resource::RLIMIT_CORE,
-        Resource::ProcessorTime => resource::Resource::RLIMIT_CPU,
-        Resource::Data => resource::Resource::RLIMIT_DATA,
-        Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
-        Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
-        Resource::OpenFiles => resource::Resource::RLIMIT_NOFILE,
-        Resource::Processes => resource::Resource::RLIMIT_NPROC,
-        Resource::Stack => resource::Resource::RLIMIT_STACK,
-    }
+#[allow(clippy::unnecessary_cast, reason = "systems differ in the type")]
+fn system(resource: Resource) -> i32 {
+    (match resource {
+        Resource::AddressSpace => libc::RLIMIT_AS,
+        Resource::CoreFile => libc::RLIMIT_CORE,
+        Resource::ProcessorTime => libc::RLIMIT_CPU,
+        Resource::Data => libc::RLIMIT_DATA,
+        Resource::FileSize => libc::RLIMIT_FSIZE,
+        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+        Resource::OpenFiles => libc::RLIMIT_NOFILE,
+        Resource::Processes => libc::RLIMIT_NPROC,
+        Resource::Stack => libc::RLIMIT_STACK,
+    }) as i32
 }
 
 fn processes_of(cgroup: &Path) -> Result<OwnedFd, (Step, io::Error)> {

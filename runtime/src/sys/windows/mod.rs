@@ -19,20 +19,23 @@ pub(crate) use self::stdio::is_open;
 pub(crate) use self::timer::Timer;
 pub(crate) use self::user::user;
 
-/// A process gets the Ctrl-C of its console, unless it begins a group.
-pub(crate) fn is_in_foreground() -> bool {
-    true
-}
-
-/// How many processors a set of them can hold.
-pub(crate) const CPUS_MAX: usize = usize::BITS as usize;
-
 use std::ffi::OsStr;
 use std::io;
 use std::os::windows::ffi::OsStrExt;
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
 
 use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE};
+
+/// A process gets the Ctrl-C of its console, unless it begins a group.
+pub(crate) fn is_in_foreground() -> bool {
+    true
+}
+
+/// The largest number of a signal, for the sake of names: three of them mean something.
+pub(crate) const SIGNAL_MAX: i32 = 31;
+
+/// How many processors a set of them can hold.
+pub(crate) const CPUS_MAX: usize = usize::BITS as usize;
 
 /// What a call has just made for us.
 fn owned(handle: HANDLE) -> io::Result<OwnedHandle> {

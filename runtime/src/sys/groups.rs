@@ -1,0 +1,3 @@
+//! The groups of a user.
+
+pub(super) use nix::unistd::getgrouplist;
