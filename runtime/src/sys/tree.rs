@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // prctl(2)
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -227,8 +227,10 @@ fn table(lineage: &Lineage) -> io::Result<Vec<Row>> {
 
 /// `None` of one that is gone, or may not be looked at.
 fn row(pid: u32) -> io::Result<Option<Row>> {
-    match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(text) => Ok(row_of(pid, &text)),
+    // Twice as long as the longest name and numbers make it; one read gives it whole.
+    let mut text = [0; 1024];
+    match File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut text)) {
+        Ok(count) => Ok(row_of(pid, &text[..count])),
         // Else those who are there would be missing.
         Err(error) if is_shortage(&error) => Err(error),
         Err(_) => Ok(None),
@@ -237,14 +239,14 @@ fn row(pid: u32) -> io::Result<Option<Row>> {
 
 fn row_of(pid: u32, text: &[u8]) -> Option<Row> {
     // The name is in parentheses, and may hold anything, also parentheses.
-    let end = text.iter().rposition(|byte| *byte == b')')?;
-    let text = str::from_utf8(&text[end + 1..]).ok()?;
-    let fields: Vec<&str> = text.split_whitespace().collect();
+    let text = String::from_utf8_lossy(text);
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let fields: [&str; 20] = std::array::from_fn(|_| fields.next().unwrap_or_default());
     // The numbers of proc_pid_stat(5), where the state has number 3.
-    let number = |at: usize| fields.get(at - 3)?.parse::<u64>().ok();
+    let number = |at: usize| fields[at - 3].parse::<u64>().ok();
     let id = |at: usize| u32::try_from(number(at)?).ok();
     let threads = number(20)?;
-    let state = match *fields.first()? {
+    let state = match fields[0] {
         // With more threads only the first has ended.
         "Z" | "X" if threads <= 1 => State::Ended,
         "T" | "t" => State::Stopped,
