@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Interest, Poll, Registry, Token, Waker};
 
-use super::child::Child;
+use super::attended::Attended;
 use super::command::Command;
 use super::error::{SpawnError, Step};
 use super::event::Event;
@@ -96,38 +96,67 @@ impl Children {
     /// As [`Command::spawn`], and when there is no descriptor left to attend to it.
     pub fn spawn(&self, command: &mut Command) -> Result<ChildHandle, SpawnError> {
         let child = command.spawn()?;
-        self.add(child, command.program())
+        self.add(Attended::Child(child), command.program())
+    }
+
+    /// As [`Command::exec`]. Its only event is [`Finished`](Event::Finished).
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use runtime::process::{Children, Command, Event};
+    ///
+    /// let children = Children::start()?;
+    /// let sort = children.exec(Command::new("sort").input(*b"b\na\n"))?;
+    /// let (id, event) = children.events().recv()?;
+    /// assert_eq!(id, sort.id());
+    /// let Event::Finished(result) = event else { panic!("{event:?}") };
+    /// assert_eq!(result?.stdout, b"a\nb\n");
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    pub fn exec(&self, command: &mut Command) -> Result<ChildHandle, SpawnError> {
+        let exec = command.exec()?;
+        self.add(Attended::Exec(exec), command.program())
     }
 
     /// What happens to the children. Each tells its events in their order, and
-    /// [`Closed`](Event::Closed) as the last; those of several come as they happen.
+    /// [`Closed`](Event::Closed) or [`Finished`](Event::Finished) as the last; those of several
+    /// come as they happen.
     #[must_use]
     pub fn events(&self) -> &Receiver<(ChildId, Event)> {
         &self.events
     }
 
-    /// How many children have not told [`Closed`](Event::Closed).
+    /// How many children have not told their last event.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shared.lock().len()
     }
 
-    /// Whether all children have told [`Closed`](Event::Closed).
+    /// Whether all children have told their last event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Attends to a child from now on.
-    pub(super) fn add(&self, child: Child, program: &OsStr) -> Result<ChildHandle, SpawnError> {
+    pub(super) fn add(
+        &self,
+        attended: Attended,
+        program: &OsStr,
+    ) -> Result<ChildHandle, SpawnError> {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let handle = ChildHandle::new(ChildId(number), child);
+        let handle = ChildHandle::new(ChildId(number), attended);
         self.shared.lock().insert(number, handle.clone());
         let registry = &self.shared.registry;
         let result = registry.register(&mut *handle.lock(), Token(number), Interest::READABLE);
         if let Err(error) = result {
             self.shared.lock().remove(&number);
-            handle.lock().discard();
+            handle.lock().child_mut().discard();
             return Err(SpawnError::new(program, Step::Attend, error));
         }
         Ok(handle)
@@ -193,7 +222,7 @@ impl Hub {
         let children = std::mem::take(&mut *self.shared.lock());
         for handle in children.values() {
             self.leave(handle);
-            handle.lock().abandon();
+            handle.lock().child_mut().abandon();
         }
     }
 
@@ -224,7 +253,7 @@ impl Hub {
                     continue;
                 }
                 Some(Ok(Some(event))) => {
-                    let is_last = matches!(event, Event::Closed(_));
+                    let is_last = matches!(event, Event::Closed(_) | Event::Finished(_));
                     (event, is_last)
                 }
                 // Nothing more can be known of it.

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::io;
 
+use super::exec_error::ExecError;
+use super::output::Output;
 use crate::exit::Exit;
 
 /// What happens to a child.
@@ -26,6 +28,9 @@ pub enum Event {
     /// are at their end or were dropped have ended, and so have those that nobody has used by the
     /// time that it exits.
     Closed(Exit),
+    /// A command whose output was collected, by [`Children::exec`](super::Children::exec), has
+    /// finished. This is all that it tells.
+    Finished(Result<Output, ExecError>),
     /// Something failed that does not end it, as when we may not send it a signal.
     Error(io::Error),
 }

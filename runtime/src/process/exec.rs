@@ -57,7 +57,7 @@ use crate::exit::Exit;
 /// any more.
 #[derive(Debug)]
 pub struct Exec {
-    child: Child,
+    pub(super) child: Child,
     command: String,
     input: Option<Input>,
     stdout: Collected,
@@ -72,7 +72,7 @@ pub struct Exec {
 
 /// The child has ended; what others do, who have its output, may be waited for.
 #[derive(Clone, Copy, Debug)]
-struct Ending {
+pub(super) struct Ending {
     exit: Exit,
     until: Option<Instant>,
     /// Why the wait was given up.
@@ -251,7 +251,7 @@ impl Exec {
     }
 
     /// Says how it ended when all is done.
-    fn advance(&mut self) -> io::Result<Option<Ending>> {
+    pub(super) fn advance(&mut self) -> io::Result<Option<Ending>> {
         self.write()?;
         let has_more = self.read(TURN_BYTES)?;
         if self.too_long.is_some() && self.ending.is_none() {

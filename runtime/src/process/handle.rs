@@ -2,7 +2,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::child::Child;
+use super::attended::Attended;
 use super::running::Running;
 use super::signal::Signal;
 use super::stream::{PipeReader, PipeWriter, Stream};
@@ -25,13 +25,13 @@ impl fmt::Display for ChildId {
 pub struct ChildHandle {
     id: ChildId,
     running: Arc<Running>,
-    child: Arc<Mutex<Child>>,
+    attended: Arc<Mutex<Attended>>,
 }
 
 impl ChildHandle {
-    pub(super) fn new(id: ChildId, child: Child) -> ChildHandle {
-        let running = child.running().clone();
-        ChildHandle { id, running, child: Arc::new(Mutex::new(child)) }
+    pub(super) fn new(id: ChildId, attended: Attended) -> ChildHandle {
+        let running = attended.child().running().clone();
+        ChildHandle { id, running, attended: Arc::new(Mutex::new(attended)) }
     }
 
     /// By which [events](super::Children::events) name it.
@@ -73,29 +73,29 @@ impl ChildHandle {
     /// What it reads as standard input, if that is a pipe that nobody has taken.
     #[must_use]
     pub fn take_stdin(&self) -> Option<PipeWriter> {
-        self.lock().stdin.take()
+        self.lock().child_mut().stdin.take()
     }
 
     /// What it writes as standard output, if that is a pipe that nobody has taken.
     #[must_use]
     pub fn take_stdout(&self) -> Option<PipeReader> {
-        self.lock().stdout.take()
+        self.lock().child_mut().stdout.take()
     }
 
     /// What it writes as standard error, if that is a pipe that nobody has taken.
     #[must_use]
     pub fn take_stderr(&self) -> Option<PipeReader> {
-        self.lock().stderr.take()
+        self.lock().child_mut().stderr.take()
     }
 
     /// As [`Child::take_stream`].
     #[must_use]
     pub fn take_stream(&self, number: u32) -> Option<Stream> {
-        self.lock().take_stream(number)
+        self.lock().child_mut().take_stream(number)
     }
 
     /// The child itself, which nobody keeps for long.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Attended> {
+        self.attended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // TO BE REMOVED when all parts have landed
 
+mod attended;
 mod bell;
 mod cancel;
 // Public for the fuzz target; no part of the stable interface.

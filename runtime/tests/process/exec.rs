@@ -11,8 +11,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use proptest::prelude::*;
 use runtime::process::{
-    CancelToken, Command, Exec, ExecError, Failure, Output, OutputStream, Signal, Stdio, Step,
-    exec, exec_file_sync, exec_sync, quote, spawn_sync,
+    CancelToken, Children, Command, Event, Exec, ExecError, Failure, Output, OutputStream, Signal,
+    Stdio, Step, exec, exec_file_sync, exec_sync, quote, spawn_sync,
 };
 
 use crate::harness::tools::{DEADLINE, Directory, proc_field, wait_until};
@@ -41,6 +41,7 @@ tests! {
     how_it_ends_is_no_error_for_spawn_sync,
     a_token_cancels_it,
     many_run_in_one_poll,
+    a_hub_tells_each_result_once,
     it_never_blocks_unless_it_waits,
     a_command_can_be_run_again,
     dropped_it_is_killed_with_its_tree_if_asked,
@@ -499,4 +500,38 @@ fn quoted_is_one_word_that_stands_for_the_text() {
         let output = exec_sync(format!("printf '%s|' {} end", quote(&text))).unwrap();
         prop_assert_eq!(output.stdout_str().unwrap(), format!("{text}|end|"));
     });
+}
+
+fn a_hub_tells_each_result_once() {
+    let children = Children::start().unwrap();
+    let mut started = std::collections::BTreeMap::new();
+    for number in 0..20 {
+        let mut command = role("cat", &[]);
+        command.input(pattern(number * 50_000)).max_buffer(number * 50_000);
+        started.insert(children.exec(&mut command).unwrap().id(), number);
+    }
+    let failing = children.exec(&mut Command::shell("exit 3")).unwrap();
+    let endless = children.exec(Command::shell("yes; echo never").max_buffer(1000)).unwrap();
+    let ended = children.exec(Command::new("sleep").arg("1000")).unwrap();
+    assert!(ended.is_alive() && ended.take_stdout().is_none());
+    assert!(ended.kill(Signal::KILL).unwrap());
+    for _ in 0..started.len() + 3 {
+        let (id, event) = children.events().recv_timeout(DEADLINE).unwrap();
+        let Event::Finished(result) = event else { panic!("{event:?}") };
+        if id == failing.id() {
+            assert_eq!(failed(result).code(), Some(3));
+        } else if id == endless.id() {
+            assert_eq!(failed(result).stdout(), "y\n".repeat(500).as_bytes());
+        } else if id == ended.id() {
+            assert_eq!(failed(result).signal(), Some(9));
+        } else {
+            let number = started.remove(&id).expect("each is told once");
+            assert!(result.unwrap().stdout == pattern(number * 50_000), "{number}");
+        }
+    }
+    assert!(started.is_empty() && children.is_empty());
+    // One that still runs is left to itself, or not.
+    drop(children.exec(Command::new("sleep").arg("1000").kill_on_drop(true)).unwrap());
+    drop((children, failing, endless, ended));
+    bury_all();
 }
