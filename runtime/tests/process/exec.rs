@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal as Nix, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use proptest::prelude::*;
 use runtime::process::{
@@ -17,7 +16,7 @@ use runtime::process::{
 
 use crate::harness::tools::{DEADLINE, Directory, proc_field, wait_until};
 use crate::harness::{Outcome, children, descriptors, roles, tests};
-use crate::support::role;
+use crate::support::{bury_all, role};
 
 tests! {
     row28_what_is_too_long_is_cut_off_exactly,
@@ -65,16 +64,6 @@ fn failed(result: Result<Output, ExecError>) -> ExecError {
 /// What a child writes; no two places nearby look the same.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect()
-}
-
-/// Collects those that have come to us when their parents ended, and waits for all of them.
-#[track_caller]
-fn bury_all() {
-    let any = Pid::from_raw(-1);
-    wait_until("all have ended", || {
-        while waitpid(any, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {}
-        children().is_empty()
-    });
 }
 
 /// Writes so many bytes to standard output and error, in turn, the last of each at the end.

@@ -14,6 +14,7 @@ mod harness;
 mod launch;
 mod storm;
 mod support;
+mod terminal;
 mod tree;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         fork::TESTS,
         launch::TESTS,
         storm::TESTS,
+        terminal::TESTS,
         tree::TESTS,
     ];
     let roles = [
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         launch::ROLES,
         storm::ROLES,
         support::ROLES,
+        terminal::ROLES,
         tree::ROLES,
     ];
     harness::main(&tests, &roles)

@@ -4,10 +4,12 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use runtime::process::{Child, Command, Event};
 
-use crate::harness::tools::DEADLINE;
-use crate::harness::{Outcome, ROLE, roles};
+use crate::harness::tools::{DEADLINE, wait_until};
+use crate::harness::{Outcome, ROLE, children, roles};
 
 roles! {
     exit,
@@ -82,4 +84,14 @@ fn cat(_args: &[String]) -> Outcome {
         io::stdout().write_all(&bytes[..count])?;
         io::stdout().flush()?;
     }
+}
+
+/// Collects those that have come to us when their parents ended, and waits for all of them.
+#[track_caller]
+pub(crate) fn bury_all() {
+    let any = Pid::from_raw(-1);
+    wait_until("all have ended", || {
+        while waitpid(any, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {}
+        children().is_empty()
+    });
 }
