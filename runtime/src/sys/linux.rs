@@ -114,9 +114,15 @@ impl Process {
         // SAFETY: all zeros are a siginfo_t, in which the process id is 0 for "none has ended".
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let now = ticks();
-        // SAFETY: waitid writes one siginfo_t, to `info`, which outlives the call.
-        let result = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &mut info, flags) };
-        match Errno::result(result) {
+        let result = loop {
+            // SAFETY: waitid writes one siginfo_t, to `info`, which outlives the call.
+            let result = unsafe { libc::waitid(libc::P_PIDFD, pidfd, &mut info, flags) };
+            match Errno::result(result) {
+                Err(Errno::EINTR) => {}
+                result => break result,
+            }
+        };
+        match result {
             Ok(_) => {}
             Err(Errno::ECHILD) => return Ok(Some(Exit::Unknown)),
             Err(error) => return Err(error.into()),

@@ -8,6 +8,7 @@ mod children;
 mod exact;
 mod examples;
 mod exec;
+mod faults;
 mod fork;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         exact::TESTS,
         examples::TESTS,
         exec::TESTS,
+        faults::TESTS,
         fork::TESTS,
         launch::TESTS,
         storm::TESTS,
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         exact::ROLES,
         examples::ROLES,
         exec::ROLES,
+        faults::ROLES,
         fork::ROLES,
         launch::ROLES,
         storm::ROLES,

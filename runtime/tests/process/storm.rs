@@ -329,7 +329,7 @@ impl Told {
     }
 }
 
-/// Has a child end that was just started; all but one way do it with a delay of their own.
+/// Has a child end that was just started, and that nothing else ends.
 fn end(handle: &ChildHandle, chance: &mut Chance) {
     match chance.below(4) {
         0 => assert!(handle.kill(chance.of(&SIGNALS)).unwrap()),
@@ -346,23 +346,25 @@ fn children_of_one_thread_tell_their_ends_once() {
     let (count, seed) = (setting("PROCESS_STORM", CHILDREN) / 2, setting("PROCESS_SEED", 5));
     let mut chance = Chance(seed);
     let children = Children::start().unwrap();
-    let mut alive: BTreeMap<ChildId, (ChildHandle, Told)> = BTreeMap::new();
+    let mut alive: BTreeMap<ChildId, (ChildHandle, Told, bool)> = BTreeMap::new();
     let mut started = 0;
     while started < count || !alive.is_empty() {
         if started < count && alive.len() < 4 * ALIVE_MAX {
             started += 1;
             let mut command = Command::new("cat");
-            if chance.below(4) == 0 {
+            let ends_by_itself = chance.below(4) == 0;
+            if ends_by_itself {
                 command.timeout(Duration::from_millis(chance.below(20)));
             }
             let handle = children.spawn(&mut command).unwrap();
-            alive.insert(handle.id(), (handle, Told::default()));
+            alive.insert(handle.id(), (handle, Told::default(), ends_by_itself));
             continue;
         }
         let (id, event) = children.events().recv_timeout(DEADLINE).unwrap();
-        let (handle, told) = alive.get_mut(&id).expect("it is alive, or was closed");
+        let (handle, told, ends_by_itself) =
+            alive.get_mut(&id).expect("it is alive, or was closed");
         told.hear(&event);
-        if matches!(event, Event::Spawned { .. }) && handle.is_alive() {
+        if matches!(event, Event::Spawned { .. }) && !*ends_by_itself {
             end(handle, &mut chance);
         }
         if told.is_closed {
