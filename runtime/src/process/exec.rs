@@ -254,8 +254,13 @@ impl Exec {
     pub(super) fn advance(&mut self) -> io::Result<Option<Ending>> {
         self.write()?;
         let has_more = self.read(TURN_BYTES)?;
-        if self.too_long.is_some() && self.ending.is_none() {
-            self.child.end(KillReason::OutputTooLong)?;
+        if self.too_long.is_some() {
+            if self.ending.is_none() {
+                self.child.end(KillReason::OutputTooLong)?;
+            }
+            // Not before: to write there would end it in another way.
+            self.stdout.close_if_too_long();
+            self.stderr.close_if_too_long();
         }
         self.hear()?;
         let Some(mut ending) = self.ending else {
@@ -410,14 +415,17 @@ impl Collected {
     fn read(&mut self, bytes_max: usize) -> io::Result<bool> {
         let mut buffer = [0; READ_BYTES];
         let mut left = bytes_max;
-        while let Some(pipe) = &mut self.pipe {
+        while let Some(pipe) = &mut self.pipe
+            && !self.capture.is_too_long()
+        {
             if left == 0 {
                 return Ok(true);
             }
             match pipe.read(&mut buffer[..left.min(READ_BYTES)]) {
                 Ok(count) => {
                     left -= count;
-                    if count == 0 || !self.capture.push(&buffer[..count]) {
+                    self.capture.push(&buffer[..count]);
+                    if count == 0 {
                         self.pipe = None;
                     }
                 }
@@ -429,6 +437,12 @@ impl Collected {
             }
         }
         Ok(false)
+    }
+
+    fn close_if_too_long(&mut self) {
+        if self.capture.is_too_long() {
+            self.pipe = None;
+        }
     }
 
     fn take(&mut self) -> Vec<u8> {

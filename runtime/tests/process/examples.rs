@@ -5,11 +5,13 @@ use std::process::{Command, Output};
 
 use crate::harness::tools::Directory;
 use crate::harness::{roles, tests};
+use crate::support::bury_all;
 
 tests! {
     ls_shows_each_line_and_counts_them,
     a_pipeline_leads_from_program_to_program,
     a_pipeline_of_which_a_part_fails_fails,
+    exec_shows_what_became_of_a_line,
 }
 roles! {}
 
@@ -67,4 +69,23 @@ fn a_pipeline_of_which_a_part_fails_fails() {
     let (_, stderr, code) = run(example("pipeline").unwrap().args(["yes", "|", "no-such-program"]));
     assert_eq!(code, Some(1));
     assert!(stderr.starts_with("pipeline: can't start \"no-such-program\": "), "{stderr}");
+}
+
+fn exec_shows_what_became_of_a_line() {
+    let Some(_) = example("exec") else { return };
+    let shown = |args: &[&str]| run(example("exec").unwrap().args(args));
+    let (stdout, stderr, code) = shown(&["echo \"$1\"; echo oops >&2; exit 3", "a; b"]);
+    assert_eq!(
+        (&stdout[..], &stderr[..], code),
+        ("a; b\n", "oops\n[exited with code 3]\n", Some(3))
+    );
+    let (_, stderr, code) = shown(&["--timeout", "0.02", "sleep 1000"]);
+    assert_eq!((&stderr[..], code), ("[its time was over: killed by signal 15]\n", Some(143)));
+    let (stdout, stderr, code) = shown(&["--max", "3", "yes"]);
+    let cut = "[standard output is cut off here: killed by signal 15]\n";
+    assert_eq!((&stdout[..], &stderr[..], code), ("y\ny", cut, Some(143)));
+    let (_, stderr, code) = shown(&["--max", "3x"]);
+    assert!(stderr.starts_with("exec: \"3x\" is no number for this option\nusage: "), "{stderr}");
+    assert_eq!(code, Some(2));
+    bury_all();
 }
