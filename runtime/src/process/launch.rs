@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use handle_passing::Handle;
 
+use super::environment::Environment;
 use super::limit::Resource;
 use crate::sys;
 
@@ -19,8 +20,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) args: Vec<&'a OsStr>,
     /// A command line for the shell that is executed; the arguments are that line's then.
     pub(crate) line: Option<&'a OsStr>,
-    /// The whole environment.
-    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) env: Environment<'a>,
     /// What the child has under which number; it has nothing else.
     pub(crate) descriptors: BTreeMap<u32, ChildEnd<'a>>,
     pub(crate) group: Group,

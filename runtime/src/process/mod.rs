@@ -13,7 +13,7 @@ mod child;
 mod children;
 mod command;
 pub(crate) mod descendants;
-mod environment;
+pub(crate) mod environment;
 mod error;
 mod event;
 mod exec;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::check::check;
 use super::command::Command;
 use super::descendants::{Lineage, MARKS_VARIABLE};
-use super::environment;
+use super::environment::{self, Environment};
 use super::error::{SpawnError, Step};
 use super::launch::{ChildEnd, ChildOptions, Group, Launch};
 use super::path::candidates;
@@ -42,7 +42,7 @@ pub(crate) struct Started {
 }
 
 impl Command {
-    pub(crate) fn start(&self, extra: Extra) -> Result<Started, SpawnError> {
+    pub(crate) fn start(&self, mut extra: Extra) -> Result<Started, SpawnError> {
         let fail = |step, error| SpawnError::new(&self.file, step, error);
         let invalid = |reason| SpawnError::check(&self.file, reason);
         check(self).map_err(invalid)?;
@@ -63,13 +63,14 @@ impl Command {
         }
         let group = self.group();
         let lineage = Lineage::of(group, self.cgroup.as_deref());
+        extra.env.extend(lineage.variable(std::env::var_os(MARKS_VARIABLE)));
         let name = self.arg0.as_deref().unwrap_or(self.executed());
         let args = std::iter::once(name).chain(self.args.iter().map(OsString::as_os_str));
         let launch = Launch {
             files: self.files(),
             args: args.collect(),
             line: self.shell.is_some().then_some(&self.file),
-            env: self.environment(&extra.env, &lineage),
+            env: self.environment(&extra.env),
             descriptors,
             group,
             options,
@@ -115,16 +116,10 @@ impl Command {
         }
     }
 
-    fn environment(
-        &self,
-        extra: &[(OsString, OsString)],
-        lineage: &Lineage,
-    ) -> environment::Variables {
-        let ours = if self.is_env_clear { Vec::new() } else { std::env::vars_os().collect() };
-        let changes = self.env.iter().map(|(key, value)| (key, value.as_ref()));
-        let mark = lineage.variable(std::env::var_os(MARKS_VARIABLE));
-        let extra = extra.iter().chain(&mark).map(|(key, value)| (key, Some(value)));
-        environment::merged(ours, changes.chain(extra))
+    fn environment<'a>(&'a self, extra: &'a [(OsString, OsString)]) -> Environment<'a> {
+        let own = self.env.iter().map(|(key, value)| (key.as_os_str(), value.as_deref()));
+        let extra = extra.iter().map(|(key, value)| (key.as_os_str(), Some(value.as_os_str())));
+        Environment { is_clear: self.is_env_clear, changes: own.chain(extra).collect() }
     }
 
     /// With those of its user, but for what is set beside.

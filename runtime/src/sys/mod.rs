@@ -64,7 +64,7 @@ mod windows_text;
 #[cfg(unix)]
 pub(crate) use self::{
     clone::{CPUS_MAX, SIGNAL_MAX},
-    launch::{DEFAULT_PATH, NOT_EXECUTABLE, compare_names, is_open, is_path, launch},
+    launch::{DEFAULT_PATH, NOT_EXECUTABLE, is_open, is_path, launch},
     pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child},
     terminal::is_in_foreground,
     user::user,
@@ -94,9 +94,9 @@ pub(crate) use self::kqueue::{Process, Timer, kill_tree};
 pub(crate) use self::no_orphans::{become_subreaper, orphans, own_session, own_start};
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, Pipe, Process, SIGNAL_MAX, Timer, compare_names,
-    duplex, is_in_foreground, is_open, is_path, kill_tree, launch, null, pipe_from_child,
-    pipe_to_child, user,
+    CPUS_MAX, DEFAULT_PATH, NOT_EXECUTABLE, Pipe, Process, SIGNAL_MAX, Timer, duplex,
+    is_in_foreground, is_open, is_path, kill_tree, launch, null, pipe_from_child, pipe_to_child,
+    user,
 };
 
 /// The shell of this system.

@@ -27,11 +27,11 @@ pub(crate) const CPUS_MAX: usize = libc::CPU_SETSIZE as usize;
 /// The largest number of a signal.
 pub(crate) const SIGNAL_MAX: i32 = 64;
 
-/// For the child's few calls; the parent's memory, so that it costs no page fault once it was used.
-const STACK_BYTES: usize = 64 << 10;
+/// For the child's few calls, in lines of 16 bytes, as a stack must be aligned. It lies in the
+/// parent's stack, which is in memory already.
+const STACK_LINES: usize = (16 << 10) / size_of::<StackLine>();
 
-#[repr(align(16))]
-struct StackLine(#[allow(dead_code)] [u8; 16]);
+type StackLine = MaybeUninit<u128>;
 
 /// All signals, as the kernel takes them.
 type SignalSet = u64;
@@ -86,8 +86,7 @@ impl Drop for Dumpable {
 
 fn start_in_our_memory<F: Copy>(function: &dyn Fn() -> F) -> io::Result<Result<Process, F>> {
     let start = Start { run: function, failure: Cell::new(None) };
-    let mut stack: Vec<MaybeUninit<StackLine>> =
-        Vec::with_capacity(STACK_BYTES / size_of::<StackLine>());
+    let mut stack = [StackLine::uninit(); STACK_LINES];
     let mut pidfd: RawFd = -1;
     let blocked = set_signals(SignalSet::MAX);
     // SAFETY: the stack ends at the given address, which is aligned, and outlives the child's use
@@ -97,7 +96,7 @@ fn start_in_our_memory<F: Copy>(function: &dyn Fn() -> F) -> io::Result<Result<P
     // all signals are blocked until their handlers are gone. `pidfd` is where the kernel writes the
     // descriptor before the call returns.
     let pid = unsafe {
-        let top = stack.as_mut_ptr().add(stack.capacity()).cast();
+        let top = stack.as_mut_ptr_range().end.cast();
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         let argument = (&raw const start).cast_mut().cast();
         libc::clone(run::<F>, top, flags, argument, &raw mut pidfd)

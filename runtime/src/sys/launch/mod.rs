@@ -7,7 +7,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::RawFd;
@@ -35,11 +34,6 @@ pub(crate) const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// What says that a file is no program.
 pub(crate) const NOT_EXECUTABLE: i32 = libc::ENOEXEC;
-
-/// The order of variables' names, equal if they are the same variable.
-pub(crate) fn compare_names(a: &OsStr, b: &OsStr) -> Ordering {
-    a.cmp(b)
-}
 
 /// Whether this process has something open under this number.
 pub(crate) fn is_open(number: u32) -> bool {

@@ -1,7 +1,8 @@
 //! All that a child needs, laid out beforehand, since it can't allocate.
+#![allow(unsafe_code)] // the environment, which no safe function gives in place
 
 use std::cell::Cell;
-use std::ffi::{CString, OsStr, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -9,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
+use crate::process::environment::Environment;
 use crate::process::launch::{ChildEnd, Group, Launch, Limit};
 use crate::process::{Resource, Step};
 use crate::sys::clone;
@@ -48,7 +50,7 @@ impl Plan {
         let becomes_another = options.uid.is_some_and(|uid| uid != user_and_group().0);
         let directory = options.directory.as_deref().map(c_string).transpose().map_err(check)?;
         let files = launch.files.iter().map(|file| c_string(file)).collect::<io::Result<_>>();
-        let args: Vec<_> = arguments(launch).map(|arg| [arg, OsStr::new("")]).collect();
+        let args = arguments(launch).map(|arg| [arg, OsStr::new("")]);
         Ok(Plan {
             cgroup: launch.cgroup.map(processes_of).transpose()?,
             group: launch.group,
@@ -60,8 +62,8 @@ impl Plan {
             uid: options.uid,
             directory,
             files: files.map_err(check)?,
-            args: Strings::new(args.into_iter(), b""),
-            env: Strings::new(launch.env.iter().map(|(k, v)| [k.as_os_str(), v.as_os_str()]), b"="),
+            args: Strings::new(Vec::new(), args, b""),
+            env: Strings::environment(&launch.env),
         })
     }
 
@@ -72,7 +74,7 @@ impl Plan {
 }
 
 /// A shell takes `-c`, the line, and what `$0`, `$1` … in it stand for.
-fn arguments<'a>(launch: &'a Launch<'_>) -> impl Iterator<Item = &'a OsStr> {
+fn arguments<'a>(launch: &'a Launch<'_>) -> impl Iterator<Item = &'a OsStr> + Clone {
     let name = &launch.args[..1];
     let line = launch.line.map(|line| [OsStr::new("-c"), line]);
     let name_of_line = if line.is_some() { name } else { &[] };
@@ -127,20 +129,20 @@ fn descriptors(launch: &Launch) -> Result<Vec<Descriptor>, (Step, io::Error)> {
 
 /// Strings as execve(2) takes them.
 pub(super) struct Strings {
-    /// Into the bytes, and null at the end.
+    /// Into the bytes, or to strings that others keep; and null at the end.
     pointers: Vec<*const c_char>,
     _bytes: Vec<u8>,
 }
 
 impl Strings {
-    /// Strings of two parts.
+    /// These strings of two parts, after others.
     fn new<'a>(
-        strings: impl ExactSizeIterator<Item = [&'a OsStr; 2]> + Clone,
+        mut pointers: Vec<*const c_char>,
+        strings: impl Iterator<Item = [&'a OsStr; 2]> + Clone,
         between: &[u8],
     ) -> Strings {
         let length = |[first, second]: [&OsStr; 2]| first.len() + between.len() + second.len() + 1;
         let mut bytes: Vec<u8> = Vec::with_capacity(strings.clone().map(length).sum());
-        let mut pointers = Vec::with_capacity(strings.len() + 1);
         for [first, second] in strings {
             // The bytes stay where they are, since they were allocated for all.
             pointers.push(bytes.as_ptr().wrapping_add(bytes.len()).cast());
@@ -152,7 +154,47 @@ impl Strings {
         Strings { pointers, _bytes: bytes }
     }
 
+    fn environment(env: &Environment) -> Strings {
+        let mut pointers = Vec::with_capacity(64);
+        if !env.is_clear {
+            for_each_variable(|variable| {
+                if env.changes.is_empty() {
+                    return pointers.push(variable.as_ptr());
+                }
+                // A name may begin with '='.
+                let bytes = variable.to_bytes();
+                let name = bytes.iter().skip(1).position(|byte| *byte == b'=');
+                let name = name.map_or(bytes, |length| &bytes[..=length]);
+                if !env.changes.contains_key(OsStr::from_bytes(name)) {
+                    pointers.push(variable.as_ptr());
+                }
+            });
+        }
+        let set = env.changes.iter().filter_map(|(key, value)| Some([*key, (*value)?]));
+        Strings::new(pointers, set, b"=")
+    }
+
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
+    }
+}
+
+unsafe extern "C" {
+    /// The environment of this process: strings, and null at the end.
+    static mut environ: *const *const c_char;
+}
+
+/// Looks at this process's environment in place, as the C library does. To copy it, as
+/// `std::env::vars_os` does, takes as long as a tenth of a process's start.
+fn for_each_variable(mut f: impl FnMut(&CStr)) {
+    // SAFETY: `environ` is null or leads to pointers, each to a string that ends with a zero byte,
+    // up to one that is null. Nobody changes it meanwhile: who calls `std::env::set_var` has
+    // promised that no other thread reads the environment, in whichever way.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            f(CStr::from_ptr(*next));
+            next = next.add(1);
+        }
     }
 }

@@ -22,9 +22,10 @@ use windows_sys::Win32::System::Threading::{
 
 use super::process::{KILLED, Process};
 use super::stdio::ChildHandles;
-use super::text::{self, COMMAND_LINE_MAX, environment_block};
+use super::text::{self, COMMAND_LINE_MAX, environment_block, merged};
 use super::{check, owned, program, wide};
 use crate::process::Step;
+use crate::process::environment::Environment;
 use crate::process::launch::{ChildOptions, Group, Launch};
 
 pub(super) type Failure = (Step, io::Error);
@@ -95,7 +96,8 @@ struct Texts {
 
 impl Texts {
     fn new(launch: &Launch<'_>) -> Result<Texts, Failure> {
-        let program = program::find(launch)?;
+        let env = environment(&launch.env);
+        let program = program::find(launch, &env)?;
         let mut command_line = command_line(launch, &program)?;
         if command_line.len() > COMMAND_LINE_MAX {
             return Err(invalid(&format!(
@@ -105,7 +107,6 @@ impl Texts {
             )));
         }
         command_line.push(0);
-        let env: Vec<_> = launch.env.iter().map(|(key, value)| (wide(key), wide(value))).collect();
         Ok(Texts {
             program: with_nul(program.as_os_str()),
             command_line,
@@ -114,6 +115,12 @@ impl Texts {
             step: Step::Execute(program),
         })
     }
+}
+
+fn environment(env: &Environment<'_>) -> Vec<(Vec<u16>, Vec<u16>)> {
+    let ours = std::env::vars_os().filter(|_| !env.is_clear);
+    let ours = ours.map(|(name, value)| (wide(&name), wide(&value)));
+    merged(ours, env.changes.iter().map(|(name, value)| (wide(name), value.map(wide))))
 }
 
 /// The arguments, or what makes a shell read a line.

@@ -14,7 +14,7 @@ mod user;
 pub(crate) use self::launch::launch;
 pub(crate) use self::pipe::{Pipe, duplex, null, pipe_from_child, pipe_to_child};
 pub(crate) use self::process::{Process, kill_tree};
-pub(crate) use self::program::{DEFAULT_PATH, NOT_EXECUTABLE, compare_names, is_path};
+pub(crate) use self::program::{DEFAULT_PATH, NOT_EXECUTABLE, is_path};
 pub(crate) use self::stdio::is_open;
 pub(crate) use self::timer::Timer;
 pub(crate) use self::user::user;

@@ -1,6 +1,5 @@
 //! Which file is executed.
 
-use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,16 +25,14 @@ pub(crate) fn is_path(file: &OsStr) -> bool {
     file.to_string_lossy().contains(['\\', '/', ':'])
 }
 
-/// The order of variables' names, equal if they are the same variable.
-pub(crate) fn compare_names(a: &OsStr, b: &OsStr) -> Ordering {
-    upper_case(&wide(a)).cmp(&upper_case(&wide(b)))
-}
-
 /// The first of the files that there is, as seen from the child's directory.
-pub(super) fn find(launch: &Launch<'_>) -> Result<PathBuf, (Step, io::Error)> {
-    let extensions =
-        launch.env.iter().find(|(name, _)| compare_names(name, "PATHEXT".as_ref()).is_eq());
-    let extensions = extensions.map_or(EXTENSIONS.into(), |(_, value)| value.to_string_lossy());
+pub(super) fn find(
+    launch: &Launch<'_>,
+    env: &[(Vec<u16>, Vec<u16>)],
+) -> Result<PathBuf, (Step, io::Error)> {
+    let extensions = env.iter().find(|(name, _)| upper_case(name) == wide("PATHEXT".as_ref()));
+    let extensions = extensions.map(|(_, value)| String::from_utf16_lossy(value));
+    let extensions = extensions.as_deref().unwrap_or(EXTENSIONS);
     for file in &launch.files {
         let from = launch.options.directory.as_deref().unwrap_or(Path::new(""));
         let directory = file.parent().map_or_else(PathBuf::new, |parent| from.join(parent));
@@ -48,7 +45,7 @@ pub(super) fn find(launch: &Launch<'_>) -> Result<PathBuf, (Step, io::Error)> {
             }
             continue;
         };
-        let names = file_names(name, &extensions).into_iter();
+        let names = file_names(name, extensions).into_iter();
         let mut paths = names.map(|name| directory.join(name));
         if let Some(path) = paths.find(|path| path.is_file()) {
             return if is_batch_file(&path.to_string_lossy()) {

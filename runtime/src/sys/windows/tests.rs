@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle};
@@ -20,6 +20,7 @@ use super::*;
 use crate::clock::{deadline, time_left};
 use crate::exit::Exit;
 use crate::process::descendants::Lineage;
+use crate::process::environment::Environment;
 use crate::process::launch::{ChildEnd, Group, Launch};
 use crate::process::{Resource, Signal, Step};
 
@@ -34,16 +35,15 @@ const MARK: &str = "said: ";
 /// Where this test binary is.
 static THIS: LazyLock<PathBuf> = LazyLock::new(|| std::env::current_exe().expect("a file"));
 
-fn launch_of(role: &str) -> Launch<'static> {
+fn launch_of(role: &str) -> Launch<'_> {
     let name = concat!(module_path!(), "::role").split_once("::").expect("a path").1;
     let args = [THIS.as_os_str(), name.as_ref(), "--exact".as_ref(), "--nocapture".as_ref()];
-    let mut env: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-    env.push((ROLE.into(), role.into()));
+    let changes = BTreeMap::from([(OsStr::new(ROLE), Some(OsStr::new(role)))]);
     Launch {
         files: vec![THIS.clone()],
         args: args.into(),
         line: None,
-        env,
+        env: Environment { is_clear: false, changes },
         descriptors: BTreeMap::new(),
         group: Group::Inherited,
         options: Cow::default(),

@@ -1,5 +1,7 @@
 //! Command lines and environments as a process on Windows reads them, in UTF-16; pure.
 
+use std::collections::BTreeMap;
+
 /// The longest command line, without the NUL at its end.
 pub(crate) const COMMAND_LINE_MAX: usize = 32_766;
 
@@ -46,6 +48,26 @@ fn append_quoted(line: &mut Vec<u16>, arg: &[u16]) {
     }
     line.extend(std::iter::repeat_n(BACKSLASH, backslashes));
     line.push(QUOTE);
+}
+
+/// An environment with these changes, of which `None` takes out; in the order that the system
+/// wants, each name once.
+pub(crate) fn merged(
+    ours: impl Iterator<Item = (Vec<u16>, Vec<u16>)>,
+    changes: impl Iterator<Item = (Vec<u16>, Option<Vec<u16>>)>,
+) -> Vec<(Vec<u16>, Vec<u16>)> {
+    let mut variables = BTreeMap::new();
+    for (name, value) in ours {
+        variables.entry(upper_case(&name)).or_insert((name, value));
+    }
+    for (name, value) in changes {
+        let key = upper_case(&name);
+        match value {
+            Some(value) => drop(variables.insert(key, (name, value))),
+            None => drop(variables.remove(&key)),
+        }
+    }
+    variables.into_values().collect()
 }
 
 /// The variables as a block. They are in the order that the system wants, and each is there once.
@@ -184,6 +206,18 @@ mod tests {
             [("=C:", r"C:\x"), ("Path", "")].map(|(name, value)| (wide(name), wide(value)));
         assert_eq!(environment_block(&variables), wide("=C:=C:\\x\0Path=\0\0"));
         assert_eq!(environment_block(&[]), [0, 0]);
+    }
+
+    #[test]
+    fn changes_replace_variables_however_they_are_written() {
+        let both = |(name, value): (&str, &str)| (wide(name), wide(value));
+        let ours = [("path", "1"), ("B", "2"), ("PATH", "3"), ("C", "4")].map(both);
+        let changes = [("Path", Some("5")), ("c", None), ("a", Some("")), ("z", None)];
+        let changes = changes.map(|(name, value)| (wide(name), value.map(wide)));
+        let expected = [("a", ""), ("B", "2"), ("Path", "5")].map(both);
+        assert_eq!(merged(ours.clone().into_iter(), changes.into_iter()), expected);
+        let unchanged = [("B", "2"), ("C", "4"), ("path", "1")].map(both);
+        assert_eq!(merged(ours.into_iter(), std::iter::empty()), unchanged);
     }
 
     #[test]
