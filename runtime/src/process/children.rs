@@ -84,7 +84,14 @@ impl Children {
             children: Mutex::new(BTreeMap::new()),
         });
         let (sender, events) = crossbeam_channel::bounded(Self::EVENTS_MAX);
-        let hub = Hub { poll, shared: shared.clone(), sender, ready: BTreeSet::new(), turn: 0 };
+        let hub = Hub {
+            poll,
+            shared: shared.clone(),
+            sender,
+            ready: BTreeSet::new(),
+            woken: BTreeSet::new(),
+            turn: 0,
+        };
         let thread = thread::Builder::new().name("children".into()).spawn(|| hub.run())?;
         Ok(Children { shared, events, thread: Some(thread) })
     }
@@ -131,7 +138,7 @@ impl Children {
         &self.events
     }
 
-    /// How many children have not told their last event.
+    /// How many children have not told their last event; what others told may wait to be read.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shared.lock().len()
@@ -197,6 +204,8 @@ struct Hub {
     sender: Sender<(ChildId, Event)>,
     /// Those that may have something to tell.
     ready: BTreeSet<usize>,
+    /// Those of them that have not gone on since they were woken.
+    woken: BTreeSet<usize>,
     /// Who comes next: they take turns, so that one that tells much does not hold up the others.
     turn: usize,
 }
@@ -215,9 +224,13 @@ impl Hub {
                 Ok(()) | Err(_) => {}
             }
             for token in ready.iter().map(|event| event.token()).filter(|token| *token != WAKER) {
-                self.attend(token.0);
+                self.ready.insert(token.0);
+                self.woken.insert(token.0);
             }
             self.tell();
+            if self.sender.is_full() {
+                self.go_on();
+            }
         }
         let children = std::mem::take(&mut *self.shared.lock());
         for handle in children.values() {
@@ -227,13 +240,12 @@ impl Hub {
     }
 
     /// Does what can't wait until there is room for events.
-    fn attend(&mut self, number: usize) {
-        self.ready.insert(number);
-        if self.sender.is_full()
-            && let Some(handle) = self.handle(number)
-        {
-            // An error comes again when there is room to tell it.
-            let _ = handle.lock().advance();
+    fn go_on(&mut self) {
+        for number in std::mem::take(&mut self.woken) {
+            if let Some(handle) = self.handle(number) {
+                // An error comes again when there is room to tell it.
+                let _ = handle.lock().advance();
+            }
         }
     }
 
@@ -250,6 +262,7 @@ impl Hub {
             let (event, is_last) = match event {
                 None | Some(Ok(None)) => {
                     self.ready.remove(&number);
+                    self.woken.remove(&number);
                     continue;
                 }
                 Some(Ok(Some(event))) => {
@@ -259,22 +272,19 @@ impl Hub {
                 // Nothing more can be known of it.
                 Some(Err(error)) => (Event::Error(error), true),
             };
-            if is_last {
-                self.forget(number);
-            }
+            // At once: who is no longer counted has told the last.
+            let mut children = self.shared.lock();
             let _ = self.sender.try_send((ChildId(number), event));
+            let last = if is_last { children.remove(&number) } else { None };
+            drop(children);
+            if let Some(handle) = last {
+                self.leave(&handle);
+            }
         }
     }
 
     fn handle(&self, number: usize) -> Option<ChildHandle> {
         self.shared.lock().get(&number).cloned()
-    }
-
-    fn forget(&self, number: usize) {
-        let handle = self.shared.lock().remove(&number);
-        if let Some(handle) = handle {
-            self.leave(&handle);
-        }
     }
 
     fn leave(&self, handle: &ChildHandle) {
