@@ -1,11 +1,11 @@
 //! Collects children that were dropped while they ran, so that no zombie is left.
 //!
-//! One thread attends to all of them, and ends with the last. If it can't be started (no
-//! descriptors, no threads), that is tried again with the next child.
+//! One thread attends to all of them, and ends with the last. Without descriptors for that, it
+//! looks at them now and then; and if it can't be started, that is tried again with the next child.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,19 +13,20 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::supervised::Supervised;
 
-/// How often what could not be registered is looked for.
-const RETRY: Duration = Duration::from_millis(100);
+/// How often what can't wake us is looked at.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// The waker's; children count from 0.
 const WAKER: Token = Token(usize::MAX);
 
 struct Inbox {
     new: Vec<Supervised>,
-    /// That of the thread, as long as there is one.
-    waker: Option<Arc<Waker>>,
+    is_attended: bool,
+    /// That of the thread, once it has one.
+    waker: Option<Waker>,
 }
 
-static INBOX: Mutex<Inbox> = Mutex::new(Inbox { new: Vec::new(), waker: None });
+static INBOX: Mutex<Inbox> = Mutex::new(Inbox { new: Vec::new(), is_attended: false, waker: None });
 
 fn inbox() -> MutexGuard<'static, Inbox> {
     INBOX.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,11 +49,48 @@ pub(super) fn retry() {
 
 impl Inbox {
     fn attend(&mut self) {
-        match &self.waker {
-            Some(waker) => drop(waker.wake()),
-            None => self.waker = Reaper::start().ok(),
+        if !self.is_attended {
+            let thread = thread::Builder::new().name("child-reaper".into());
+            self.is_attended = thread.spawn(attend).is_ok();
+        } else if let Some(waker) = &self.waker {
+            // It looks again anyway if that can't be told.
+            let _ = waker.wake();
         }
     }
+
+    /// Whether there is nothing to do; whoever comes then starts another thread.
+    fn leave(&mut self) -> bool {
+        if self.new.is_empty() {
+            *self = Inbox { new: Vec::new(), is_attended: false, waker: None };
+        }
+        !self.is_attended
+    }
+}
+
+/// The thread.
+fn attend() {
+    loop {
+        if let Ok(reaper) = Reaper::new() {
+            return reaper.run();
+        }
+        let mut children = std::mem::take(&mut inbox().new);
+        children.retain_mut(|child| !is_over(child));
+        let mut inbox = inbox();
+        inbox.new.extend(children);
+        if inbox.leave() {
+            return;
+        }
+        drop(inbox);
+        thread::park_timeout(RETRY);
+    }
+}
+
+/// Whether nothing is left to do for it.
+fn is_over(child: &mut Supervised) -> bool {
+    // What can't be collected now can't be later.
+    let is_lost = child.advance().is_err();
+    while child.poll_event().is_some() {}
+    is_lost || child.exit().is_some()
 }
 
 struct Reaper {
@@ -64,12 +102,10 @@ struct Reaper {
 }
 
 impl Reaper {
-    fn start() -> io::Result<Arc<Waker>> {
+    fn new() -> io::Result<Reaper> {
         let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let reaper = Reaper { poll, children: BTreeMap::new(), unregistered: Vec::new(), next: 0 };
-        thread::Builder::new().name("child-reaper".into()).spawn(|| reaper.run())?;
-        Ok(waker)
+        inbox().waker = Some(Waker::new(poll.registry(), WAKER)?);
+        Ok(Reaper { poll, children: BTreeMap::new(), unregistered: Vec::new(), next: 0 })
     }
 
     fn run(mut self) {
@@ -79,7 +115,8 @@ impl Reaper {
             match self.poll.poll(&mut ready, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return self.give_back(),
+                // There is no cause for that; if there ever is, they are looked at now and then.
+                Err(_) => thread::park_timeout(RETRY),
             }
             for token in ready.iter().map(|event| event.token()).filter(|token| *token != WAKER) {
                 self.tend(token.0);
@@ -94,14 +131,10 @@ impl Reaper {
     fn take_new(&mut self) -> bool {
         loop {
             let mut inbox = inbox();
-            let new = std::mem::take(&mut inbox.new);
-            if new.is_empty() {
-                if self.children.is_empty() {
-                    // Whoever comes now starts another thread.
-                    inbox.waker = None;
-                }
-                return !self.children.is_empty();
+            if inbox.new.is_empty() {
+                return !self.children.is_empty() || !inbox.leave();
             }
+            let new = std::mem::take(&mut inbox.new);
             drop(inbox);
             for child in new {
                 self.children.insert(self.next, child);
@@ -121,18 +154,8 @@ impl Reaper {
     }
 
     fn tend(&mut self, number: usize) {
-        let Some(child) = self.children.get_mut(&number) else { return };
-        // What can't be collected now can't be later.
-        let is_lost = child.advance().is_err();
-        while child.poll_event().is_some() {}
-        if is_lost || child.exit().is_some() {
+        if self.children.get_mut(&number).is_some_and(is_over) {
             self.children.remove(&number);
         }
-    }
-
-    fn give_back(mut self) {
-        let mut inbox = inbox();
-        inbox.waker = None;
-        inbox.new.extend(std::mem::take(&mut self.children).into_values());
     }
 }

@@ -1,10 +1,13 @@
 //! One child: its events, streams, timeouts, end.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::kill;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use runtime::Exit;
@@ -28,6 +31,8 @@ tests! {
     f53_nobody_is_signalled_after_the_end,
     waiting_closes_stdin_and_ends_at_the_deadline,
     a_child_is_waited_for_by_another_thread,
+    dropped_children_are_collected_or_killed_first,
+    without_descriptors_dropped_children_are_collected_too,
     streams_push_back_and_lose_nothing,
     streams_block_without_a_poll,
     a_duplex_goes_both_ways,
@@ -231,6 +236,41 @@ fn a_child_is_waited_for_by_another_thread() {
     let mut child = spawner.join().unwrap();
     let waiter = std::thread::spawn(move || child.wait().unwrap());
     assert_eq!(waiter.join().unwrap(), Exit::Code(7));
+}
+
+fn dropped_children_are_collected_or_killed_first() {
+    let mut command = role("cat", &[]);
+    let mut left: Vec<_> = (0..5).map(|_| command.spawn().unwrap()).collect();
+    let killed = command.kill_on_drop(true).spawn().unwrap();
+    let pids: Vec<_> = left.iter().map(|child| child.id().cast_signed()).collect();
+    let stdins: Vec<_> = left.iter_mut().map(|child| child.stdin.take()).collect();
+    drop(killed);
+    drop(left);
+    assert_eq!(children().into_iter().collect::<BTreeSet<_>>(), pids.into_iter().collect());
+    drop(stdins);
+    wait_until("all are collected", || children().is_empty());
+    // The thread was there for them only; now another comes.
+    wait_until("it has ended", || fs::read_dir("/proc/self/task").unwrap().count() == 1);
+    drop(command.kill_on_drop(false).spawn().unwrap());
+    wait_until("it is collected too", || children().is_empty());
+}
+
+fn without_descriptors_dropped_children_are_collected_too() {
+    let token = CancelToken::new();
+    let mut command = role("cat", &[]);
+    command.cancel_with(&token);
+    let mut dropped: Vec<_> = (0..2).map(|_| command.spawn().unwrap()).collect();
+    let pids: Vec<_> = dropped.iter().map(|child| child.id()).collect();
+    let stdins: Vec<_> = dropped.iter_mut().map(|child| child.stdin.take()).collect();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
+    drop(dropped);
+    token.cancel();
+    // What was collected is no process any more.
+    let is_there = |pid: &u32| kill(Pid::from_raw(pid.cast_signed()), None).is_ok();
+    wait_until("they are collected", || !pids.iter().any(is_there));
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    drop(stdins);
 }
 
 /// Bytes that do not repeat where pipes and buffers do.
