@@ -226,9 +226,20 @@ impl Child {
     /// Sends a signal to it and to what it has started; says how many processes that are. It can
     /// have ended itself.
     ///
-    /// What has moved out of its group and has lost its parent is found in a
-    /// [control group](Command::cgroup), or by a
-    /// [subreaper](super::become_subreaper).
+    /// They are stopped until all are found, so that none starts another unseen, and then go on,
+    /// but for those that were stopped before. No other process is ever signalled, not even if it
+    /// has got the number of one that has ended. Found are, with their children in turn:
+    ///
+    /// * all in its [control group](Command::cgroup), which holds on to everything;
+    /// * its group and its session, if it [begins](Command::process_group)
+    ///   [one](Command::detached), also after it has ended;
+    /// * its children and sessions begun by them, as long as it has not been waited for;
+    /// * daemons that have left all of that, if this process has become a
+    ///   [subreaper](super::become_subreaper).
+    ///
+    /// Linux knows all of these, before 6.9 without those of a group that have begun after its
+    /// first process has ended. On other Unix systems it is the group alone, on Windows the job
+    /// that the child was started in.
     ///
     /// # Errors
     ///

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
-use nix::unistd::{dup, getegid, geteuid};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource as SystemResource, getrlimit, setrlimit};
+use nix::unistd::{close, dup, getegid, geteuid};
 use runtime::Exit;
 use runtime::process::{CancelToken, Command, Event, Resource, Signal, Stdio};
 
@@ -102,6 +104,10 @@ fn f106_a_start_that_fails_names_its_step() {
 /// Says which descriptors a child has.
 fn shows_descriptors(_args: &[String]) -> Outcome {
     let _inheritable = dup(File::open("/etc/passwd")?.as_fd())?;
+    // And one that the limit, as it is later, would not let be.
+    let high = fcntl(&File::open("/etc/passwd")?, FcntlArg::F_DUPFD(500))?;
+    let (_, hard) = getrlimit(SystemResource::RLIMIT_NOFILE)?;
+    setrlimit(SystemResource::RLIMIT_NOFILE, 100, hard)?;
     let mut command = role("descriptors", &[]);
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let mut text = String::new();
@@ -109,6 +115,7 @@ fn shows_descriptors(_args: &[String]) -> Outcome {
     assert_eq!(child.wait()?, Exit::Code(0));
     let numbers: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     println!("{numbers:?}");
+    close(high)?;
     Ok(())
 }
 

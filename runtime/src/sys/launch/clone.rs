@@ -234,13 +234,51 @@ pub(in crate::sys) fn close_on_exec(first: RawFd, last: Option<RawFd>) {
     if result == 0 {
         return;
     }
-    // Before Linux 5.11: one by one.
-    // SAFETY: sysconf and F_SETFD take no memory of ours.
-    unsafe {
-        let open_max = libc::sysconf(libc::_SC_OPEN_MAX);
-        let open_max = RawFd::try_from(open_max).unwrap_or(RawFd::MAX);
-        for descriptor in first..=last.unwrap_or(open_max) {
-            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+    // Before Linux 5.11.
+    close_each_on_exec(first, last);
+}
+
+/// One by one, of those that are open: the limit of open files says nothing, neither of how many
+/// they are, nor of those that were opened before it was lowered.
+fn close_each_on_exec(first: RawFd, last: Option<RawFd>) {
+    // What getdents64(2) writes is aligned like its first field.
+    let mut entries = [0_u64; 128];
+    // SAFETY: the path is a string that ends with a zero byte.
+    let directory = unsafe {
+        libc::open(c"/proc/self/fd".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)
+    };
+    loop {
+        let (to, size) = (entries.as_mut_ptr(), size_of_val(&entries));
+        // SAFETY: the kernel writes at most so many bytes there.
+        let written = unsafe { libc::syscall(libc::SYS_getdents64, directory, to, size) };
+        let Ok(written @ 1..) = usize::try_from(written) else { break };
+        // SAFETY: these bytes of the array were written; a number has no invalid ones.
+        let bytes = unsafe { std::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), written) };
+        for descriptor in numbers_in(bytes) {
+            if descriptor >= first && last.is_none_or(|last| descriptor <= last) {
+                // SAFETY: F_SETFD takes no memory.
+                unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+            }
         }
     }
+    // SAFETY: it is this function's, if it is open.
+    unsafe { libc::close(directory) };
+}
+
+/// The numbers that are names in such entries: an inode, an offset, the entry's length as 16 bits,
+/// a type, the name, zeros. It can't panic, which a child may not.
+fn numbers_in(mut entries: &[u8]) -> impl Iterator<Item = RawFd> {
+    std::iter::from_fn(move || {
+        let length = u16::from_ne_bytes(*entries.get(16..)?.first_chunk()?);
+        let (entry, rest) = entries.split_at_checked(length.max(1).into())?;
+        entries = rest;
+        let name = entry.get(19..)?.iter().take_while(|byte| **byte != 0);
+        let digit = |byte: &u8| byte.is_ascii_digit().then(|| RawFd::from(byte - b'0'));
+        let number = name
+            .copied()
+            .try_fold(0_i32, |number, byte| number.checked_mul(10)?.checked_add(digit(&byte)?));
+        // The directory itself and its parent are no numbers.
+        Some(number)
+    })
+    .flatten()
 }
