@@ -13,16 +13,19 @@ use super::command::Command;
 use super::error::SpawnError;
 use super::event::{Event, KillReason};
 use super::life::Input;
+use super::link::Link;
 use super::reap;
 use super::running::Running;
 use super::signal::Signal;
-use super::start::{Extra, Started};
+use super::start::Started;
+use super::stdio::Stdio;
 use super::stream::{PipeReader, PipeWriter, Stream};
 use super::supervised::Supervised;
 use crate::clock::deadline;
 use crate::exit::Exit;
+use crate::message::Message;
 
-/// A process that was started by [`Command::spawn`].
+/// A process that was started by [`Command::spawn`] or [`Command::fork`].
 ///
 /// Its [timeout](Command::timeout) and its [cancellation](Command::cancel_with) take their course
 /// while somebody attends to it, which is done in any of these ways:
@@ -36,8 +39,8 @@ use crate::exit::Exit;
 ///
 /// Dropped while it runs, it is killed if the command says [so](Command::kill_on_drop), else it
 /// runs on. Either way it is collected when it ends, by a thread that exists for so long, which
-/// minds its timeout and its cancellation too: no zombie is left. As with any source of mio,
-/// deregister it before it is dropped.
+/// minds its timeout and its cancellation too: no zombie is left. Its channel is closed, after what
+/// is queued. As with any source of mio, deregister it before it is dropped.
 ///
 /// ```
 /// # #[cfg(unix)] {
@@ -123,17 +126,17 @@ impl Command {
     ///
     /// When it can't be started; nothing of it is left then.
     pub fn spawn(&mut self) -> Result<Child, SpawnError> {
-        let started = self.start(Extra::default())?;
-        Ok(Child::new(self, started, false))
+        let (started, link) = self.start_linked(self.channel_number()?, Stdio::pipe)?;
+        Ok(Child::new(self, started, link))
     }
 }
 
 impl Child {
-    pub(super) fn new(command: &Command, started: Started, has_channel: bool) -> Child {
+    pub(super) fn new(command: &Command, started: Started, link: Option<Link>) -> Child {
         reap::retry();
         let Started { process, lineage, mut streams } = started;
         let running = Running { process, lineage, is_tree_killed: command.is_tree_killed };
-        let supervised = Supervised::new(command, running, has_channel);
+        let supervised = Supervised::new(command, running, link);
         streams.values_mut().for_each(|stream| stream.attach(supervised.bell()));
         let mut child = Child {
             stdin: None,
@@ -171,14 +174,20 @@ impl Child {
             return Ok(Some(event));
         }
         self.advance()?;
-        Ok(self.supervised_mut().poll_event())
+        let supervised = self.supervised_mut();
+        if let Some(event) = supervised.poll_event() {
+            return Ok(Some(event));
+        }
+        supervised.hear()?;
+        Ok(supervised.poll_event())
     }
 
     /// Waits until it has ended.
     ///
     /// What it writes does not matter for that, nor who else writes there: of a child that writes
-    /// much, read the streams first, or it waits for that for ever. Its standard input is closed
-    /// first, if it is still here. Events are kept for [`next_event`](Self::next_event).
+    /// much, read the streams first, and its messages, or it waits for that for ever. Its standard
+    /// input is closed first, if it is still here. Events are kept for
+    /// [`next_event`](Self::next_event).
     ///
     /// # Errors
     ///
@@ -311,6 +320,8 @@ impl Child {
             let _ = supervised.wait(Some(deadline(KILL_WAIT)));
         }
         if supervised.exit().is_none() {
+            // What is queued still goes: who adopts it minds the channel too.
+            let _ = supervised.link_mut().map_or(Ok(()), Link::disconnect);
             reap::adopt(supervised);
         }
     }
@@ -338,6 +349,21 @@ impl Child {
         self.supervised_mut().advance()
     }
 
+    /// Its channel; `None` if it has none, or was abandoned.
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.supervised.as_ref()?.link()
+    }
+
+    /// The same.
+    pub(super) fn link_mut(&mut self) -> Option<&mut Link> {
+        self.supervised.as_mut()?.link_mut()
+    }
+
+    /// Takes its first message out of the events that wait.
+    pub(super) fn take_message(&mut self) -> Option<Message> {
+        self.supervised.as_mut()?.take_message()
+    }
+
     fn supervised(&self) -> &Supervised {
         self.supervised.as_ref().expect("it is not abandoned")
     }
@@ -350,15 +376,15 @@ impl Child {
 /// Ready when [`next_event`](Child::next_event) has something. It can be spurious.
 impl Source for Child {
     fn register(&mut self, registry: &Registry, token: Token, _: Interest) -> io::Result<()> {
-        self.supervised().register(registry, token)
+        self.supervised_mut().register(registry, token)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, _: Interest) -> io::Result<()> {
-        self.supervised().reregister(registry, token)
+        self.supervised_mut().reregister(registry, token)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.supervised().deregister(registry)
+        self.supervised_mut().deregister(registry)
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc_core::Limits;
+
 use super::cancel::CancelToken;
 use super::launch::{ChildOptions, Group, Limit};
 use super::limit::Resource;
@@ -54,6 +56,9 @@ pub struct Command {
     pub(super) max_buffer_bytes: usize,
     pub(super) is_output_awaited: bool,
     pub(super) input: Option<Arc<Vec<u8>>>,
+    pub(super) channel_limits: Limits,
+    /// Which function of this program it runs.
+    pub(super) function: Option<&'static str>,
 }
 
 impl Command {
@@ -82,6 +87,8 @@ impl Command {
             max_buffer_bytes: MAX_BUFFER_BYTES,
             is_output_awaited: false,
             input: None,
+            channel_limits: Limits::default(),
+            function: None,
         }
     }
 

@@ -4,11 +4,12 @@ use std::io;
 use super::exec_error::ExecError;
 use super::output::Output;
 use crate::exit::Exit;
+use crate::message::Message;
 
 /// What happens to a child.
 ///
-/// Each but [`Error`](Self::Error) comes at most once, in this order: `Spawned`, `Killed`,
-/// `Exited`, `Closed`; `Disconnected` comes anywhere between the first and the last.
+/// Most come once at most, in this order: `Spawned`, `Killed`, `Exited`, `Closed`. If it has a
+/// channel, `Disconnected` comes after all of its messages, and before `Exited`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -17,6 +18,10 @@ pub enum Event {
         /// The number of its process.
         pid: u32,
     },
+    /// It has sent a message.
+    Message(Message),
+    /// There is room for messages again, after one was [refused](super::SendError::Full).
+    Drained,
     /// Its channel is closed: no message comes any more, and none can be sent.
     Disconnected,
     /// It was sent a signal, by us, so that it ends. [`Child::kill`](super::Child::kill) is not
@@ -31,7 +36,8 @@ pub enum Event {
     /// A command whose output was collected, by [`Children::exec`](super::Children::exec), has
     /// finished. This is all that it tells.
     Finished(Result<Output, ExecError>),
-    /// Something failed that does not end it, as when we may not send it a signal.
+    /// Something failed that does not end it, as when we may not send it a signal, or when it has
+    /// sent what is no message, for which its channel is closed.
     Error(io::Error),
 }
 

@@ -152,7 +152,7 @@ impl Command {
             extra.stdio.insert(0, Stdio::null());
         }
         let started = self.start(extra)?;
-        Ok(Exec::new(self, Child::new(self, started, false)))
+        Ok(Exec::new(self, Child::new(self, started, None)))
     }
 }
 

@@ -145,7 +145,7 @@ impl Reaper {
     }
 
     fn register(&mut self, number: usize) {
-        if let Some(child) = self.children.get(&number)
+        if let Some(child) = self.children.get_mut(&number)
             && child.register(self.poll.registry(), Token(number)).is_err()
         {
             self.unregistered.push(number);

@@ -12,6 +12,7 @@ use super::descendants::{Lineage, MARKS_VARIABLE};
 use super::environment::{self, Environment};
 use super::error::{SpawnError, Step};
 use super::launch::{ChildEnd, ChildOptions, Group, Launch};
+use super::parent::{FUNCTION_VARIABLE, PRIVATE_VARIABLES};
 use super::path::candidates;
 use super::stdio::{Kind, Stdio};
 use super::stream::Stream;
@@ -48,6 +49,10 @@ impl Command {
         check(self).map_err(invalid)?;
         for (key, value) in &extra.env {
             environment::check(key, Some(value)).map_err(invalid)?;
+        }
+        if self.function.is_some() && !extra.env.iter().any(|(key, _)| key == FUNCTION_VARIABLE) {
+            let reason = "a function of this program needs a channel: start it by fork";
+            return Err(invalid(reason.into()));
         }
         let options = self.child_options().map_err(invalid)?;
         let standard: Vec<_> = (0..3).map(|number| (number, (extra.standard)())).collect();
@@ -117,9 +122,10 @@ impl Command {
     }
 
     fn environment<'a>(&'a self, extra: &'a [(OsString, OsString)]) -> Environment<'a> {
+        let none = PRIVATE_VARIABLES.iter().map(|key| (OsStr::new(key), None));
         let own = self.env.iter().map(|(key, value)| (key.as_os_str(), value.as_deref()));
         let extra = extra.iter().map(|(key, value)| (key.as_os_str(), Some(value.as_os_str())));
-        Environment { is_clear: self.is_env_clear, changes: own.chain(extra).collect() }
+        Environment { is_clear: self.is_env_clear, changes: none.chain(own).chain(extra).collect() }
     }
 
     /// With those of its user, but for what is set beside.
@@ -145,7 +151,7 @@ fn check_inherited(kinds: &BTreeMap<u32, &Stdio>) -> Result<(), String> {
             Kind::Inherit => *number,
             Kind::InheritFrom(ours) => ours,
             Kind::Pipe | Kind::Input | Kind::Output | Kind::Duplex => continue,
-            Kind::Null | Kind::Given(_) => continue,
+            Kind::Null | Kind::Ipc | Kind::Given(_) => continue,
         };
         if !sys::is_open(ours) {
             return Err(format!(
@@ -166,6 +172,10 @@ fn child_end(number: u32, stdio: &Stdio) -> io::Result<(Option<Stream>, ChildEnd
         (Kind::Inherit, _) => return Ok((None, ChildEnd::Inherited(number))),
         (Kind::InheritFrom(ours), _) => return Ok((None, ChildEnd::Inherited(*ours))),
         (Kind::Null, _) => return Ok((None, ChildEnd::Given(sys::null()?))),
+        (Kind::Ipc, _) => {
+            let reason = "only spawn and fork give a child a channel; use one of them";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         (Kind::Given(handle), _) => return Ok((None, ChildEnd::Lent(handle))),
     };
     let (ours, childs) = pipe;

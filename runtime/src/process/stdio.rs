@@ -28,6 +28,7 @@ pub(super) enum Kind {
     Inherit,
     InheritFrom(u32),
     Null,
+    Ipc,
     Given(Handle),
 }
 
@@ -74,6 +75,13 @@ impl Stdio {
     #[must_use]
     pub fn null() -> Stdio {
         Stdio(Kind::Null)
+    }
+
+    /// The channel for messages, of [`Command::spawn`](super::Command::spawn) and
+    /// [`fork`](super::Command::fork) alone: one of the descriptors can be it.
+    #[must_use]
+    pub fn ipc() -> Stdio {
+        Stdio(Kind::Ipc)
     }
 
     /// A descriptor, which the child gets and we no longer have: a file, a socket, a pipe.

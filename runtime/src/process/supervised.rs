@@ -13,10 +13,15 @@ use super::cancel::Attachment;
 use super::command::Command;
 use super::event::{Event, KillReason};
 use super::life::{Input, Life, Options, Output, Time};
+use super::link::{Heard, Link};
 use super::running::Running;
 use super::signal::Signal;
 use crate::clock::{Clock, time_left};
 use crate::exit::Exit;
+use crate::message::Message;
+
+/// How often what its channel did not take is offered again while its end is waited for.
+const PUSH_PAUSE: Duration = Duration::from_millis(5);
 
 /// A child without its streams: what goes on with it, whoever has it.
 #[derive(Debug)]
@@ -29,10 +34,12 @@ pub(super) struct Supervised {
     /// What the bell's timer is set to, if that is known.
     armed: Option<Option<Time>>,
     events: VecDeque<Event>,
+    /// Its channel, if it has one.
+    link: Option<Link>,
 }
 
 impl Supervised {
-    pub(super) fn new(command: &Command, running: Running, has_channel: bool) -> Supervised {
+    pub(super) fn new(command: &Command, running: Running, link: Option<Link>) -> Supervised {
         let bell = Arc::new(Bell::default());
         Supervised {
             running: Arc::new(running),
@@ -41,13 +48,14 @@ impl Supervised {
                 kill_signal: command.kill_signal,
                 kill_after: command.kill_after,
                 has_streams: true,
-                has_channel,
+                has_channel: link.is_some(),
             }),
             clock: Clock::start(),
             cancel: command.cancel.as_ref().map(|token| token.attach(&bell)),
             bell,
             armed: None,
             events: VecDeque::new(),
+            link,
         }
     }
 
@@ -61,7 +69,11 @@ impl Supervised {
             if self.life.exit().is_none()
                 && let Some(exit) = self.reap()?
             {
+                self.hear_the_last();
                 self.input(Input::Ended(exit));
+            }
+            if let Some(link) = &mut self.link {
+                link.push()?;
             }
             if !self.bell.has_open_streams() {
                 self.input(Input::StreamsEnded);
@@ -90,6 +102,59 @@ impl Supervised {
         self.events.pop_front()
     }
 
+    /// Makes an event of the next thing that comes by its channel, if there is any.
+    pub(super) fn hear(&mut self) -> io::Result<()> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        match link.next()? {
+            Some(Heard::Message(message)) => self.events.push_back(Event::Message(message)),
+            Some(Heard::Drained) => self.events.push_back(Event::Drained),
+            Some(Heard::Failed(error)) => self.events.push_back(Event::Error(error)),
+            Some(Heard::Disconnected) => self.input(Input::ChannelClosed),
+            None => self.arm()?,
+        }
+        Ok(())
+    }
+
+    /// All that it has sent, now that it has ended. That is no more than the system had room for,
+    /// since a channel that is shut down takes nothing from those that it may have passed it on to.
+    fn hear_the_last(&mut self) {
+        // What is told already came before.
+        self.carry_out();
+        if let Some(link) = &mut self.link {
+            link.shut_down();
+        }
+        let mut count = self.events.len();
+        loop {
+            if let Err(error) = self.hear() {
+                self.events.push_back(Event::Error(error));
+                return;
+            }
+            if self.events.len() == count {
+                return;
+            }
+            count = self.events.len();
+        }
+    }
+
+    /// Its channel, if it has one.
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// The same.
+    pub(super) fn link_mut(&mut self) -> Option<&mut Link> {
+        self.link.as_mut()
+    }
+
+    /// Takes the first message out of what was told.
+    pub(super) fn take_message(&mut self) -> Option<Message> {
+        let index = self.events.iter().position(|event| matches!(event, Event::Message(_)))?;
+        match self.events.remove(index) {
+            Some(Event::Message(message)) => Some(message),
+            _ => None,
+        }
+    }
+
     /// Waits for its end; `None` if the deadline comes first. Timeouts and cancellation take their
     /// course meanwhile.
     pub(super) fn wait(&mut self, deadline: Option<Instant>) -> io::Result<Option<Exit>> {
@@ -105,33 +170,49 @@ impl Supervised {
                 return Ok(None);
             }
             let timeout = self.life.next_timeout().and_then(|time| self.clock.instant(time));
-            let until = deadline.into_iter().chain(timeout).min();
+            // What is queued for it goes on meanwhile.
+            let has_unsent = self.link.as_ref().is_some_and(Link::has_unsent);
+            let push = has_unsent.then(|| self.clock.instant(self.clock.now() + PUSH_PAUSE));
+            let until = deadline.into_iter().chain(timeout).chain(push.flatten()).min();
             self.running.process.wait_until(self.bell.timer(), until)?;
         }
     }
 
     /// Makes it known to a loop, which hears of it at once.
-    pub(super) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let mut timer = self.bell.hang()?;
         (&self.running.process).register(registry, token, Interest::READABLE)?;
         if let Err(error) = timer.register(registry, token, Interest::READABLE) {
             let _ = (&self.running.process).deregister(registry);
             return Err(error);
         }
+        if let Some(link) = &mut self.link
+            && let Err(error) = link.register(registry, token, Interest::READABLE)
+        {
+            let _ = (&self.running.process).deregister(registry);
+            let _ = timer.deregister(registry);
+            return Err(error);
+        }
         self.bell.ring();
         Ok(())
     }
 
-    pub(super) fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         (&self.running.process).reregister(registry, token, Interest::READABLE)?;
         let mut timer = self.bell.hang()?;
         timer.reregister(registry, token, Interest::READABLE)?;
+        if let Some(link) = &mut self.link {
+            link.reregister(registry, token, Interest::READABLE)?;
+        }
         self.bell.ring();
         Ok(())
     }
 
-    pub(super) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+    pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         (&self.running.process).deregister(registry)?;
+        if let Some(link) = &mut self.link {
+            link.deregister(registry)?;
+        }
         self.bell.timer().map_or(Ok(()), |mut timer| timer.deregister(registry))
     }
 
@@ -182,7 +263,9 @@ impl Supervised {
 
     /// Sets the timer to the next timeout, unless it is.
     fn arm(&mut self) -> io::Result<()> {
-        let next = self.life.next_timeout();
+        let retry = self.link.as_ref().and_then(Link::retry_after);
+        let retry = retry.map(|pause| self.clock.now() + pause);
+        let next = self.life.next_timeout().into_iter().chain(retry).min();
         if let Some(timer) = self.bell.timer()
             && self.armed != Some(next)
         {

@@ -99,6 +99,38 @@ pub(crate) use self::windows::{
     user,
 };
 
+/// This program, on Linux also when its file was replaced or removed.
+#[cfg(target_os = "linux")]
+pub(crate) fn this_program() -> std::path::PathBuf {
+    "/proc/self/exe".into()
+}
+
+/// This program, on Linux also when its file was replaced or removed.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn this_program() -> std::path::PathBuf {
+    // Where that is not known, what it was called by is the best guess.
+    std::env::current_exe()
+        .unwrap_or_else(|_| std::env::args_os().next().unwrap_or_default().into())
+}
+
+/// The channel to a process that was started with the other end of it.
+#[cfg(unix)]
+pub(crate) fn connect(
+    ours: ipc_core::PreparedEnd,
+    _process: &Process,
+) -> std::io::Result<ipc_core::Channel> {
+    Ok(ours.into_channel())
+}
+
+/// The channel to a process that was started with the other end of it.
+#[cfg(windows)]
+pub(crate) fn connect(
+    ours: ipc_core::PreparedEnd,
+    process: &Process,
+) -> std::io::Result<ipc_core::Channel> {
+    ours.into_channel(std::os::windows::io::AsHandle::as_handle(process))
+}
+
 /// The shell of this system.
 #[cfg(not(windows))]
 pub(crate) fn shell() -> std::path::PathBuf {

@@ -21,6 +21,7 @@ mod tree;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    runtime::process::run_functions(fork::functions::FUNCTIONS);
     let tests = [
         bad_input::TESTS,
         child::TESTS,
@@ -29,7 +30,10 @@ fn main() -> ExitCode {
         examples::TESTS,
         exec::TESTS,
         faults::TESTS,
-        fork::TESTS,
+        fork::end::TESTS,
+        fork::functions::TESTS,
+        fork::handles::TESTS,
+        fork::messages::TESTS,
         launch::TESTS,
         storm::TESTS,
         terminal::TESTS,
@@ -43,7 +47,10 @@ fn main() -> ExitCode {
         examples::ROLES,
         exec::ROLES,
         faults::ROLES,
-        fork::ROLES,
+        fork::end::ROLES,
+        fork::functions::ROLES,
+        fork::handles::ROLES,
+        fork::messages::ROLES,
         launch::ROLES,
         storm::ROLES,
         support::ROLES,

@@ -1,0 +1,245 @@
+//! The end of a channel, and of the processes at its ends.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use runtime::Message;
+use runtime::process::{Child, Event, SendError, Signal, Stdio};
+
+use super::{Ear, command, hear_all, names, parent, soon, std_role, wait_for_go};
+use crate::harness::tools::wait_until;
+use crate::harness::{Outcome, descriptors, roles, tests};
+use crate::support::role;
+
+tests! {
+    a_child_that_waits_for_messages_ends_when_its_parent_disconnects,
+    a_child_that_waits_for_messages_ends_when_it_is_dropped,
+    a_child_that_waits_for_messages_ends_when_its_parent_is_killed,
+    an_idle_child_ends_by_itself,
+    a_child_may_disconnect_and_go_on,
+    row25_a_child_that_dies_gives_back_what_it_has_not_got,
+    k10_what_a_child_sends_last_arrives_before_its_end,
+    f58_a_child_has_its_streams_and_the_channel_and_passes_on_neither,
+}
+roles! {
+    fork_wait_for_the_end,
+    fork_middle,
+    fork_idle,
+    fork_disconnect,
+    fork_last_words,
+    fork_tell_descriptors,
+    fork_print_descriptors,
+}
+
+/// Says that it is there, and goes on until its messages end.
+fn fork_wait_for_the_end(_args: &[String]) -> Outcome {
+    let mut parent = parent()?;
+    parent.send("here")?;
+    let count = parent.messages().count();
+    println!("{count} messages");
+    Ok(())
+}
+
+fn waiting(stdout: Stdio) -> Child {
+    let mut child = command("fork_wait_for_the_end", &[]).stdout(stdout).fork().unwrap();
+    assert_eq!(child.recv_deadline(soon()).unwrap().bytes, b"here");
+    child
+}
+
+fn a_child_that_waits_for_messages_ends_when_its_parent_disconnects() {
+    let mut child = waiting(Stdio::pipe());
+    child.send("one").unwrap();
+    child.disconnect().unwrap();
+    assert_eq!(io::read_to_string(child.stdout.take().unwrap()).unwrap(), "1 messages\n");
+    let expected = ["spawned", "disconnected", "exited 0", "closed 0"];
+    assert_eq!(names(&hear_all(&mut child)), expected);
+}
+
+fn a_child_that_waits_for_messages_ends_when_it_is_dropped() {
+    let mut child = waiting(Stdio::pipe());
+    let stdout = child.stdout.take().unwrap();
+    drop(child);
+    assert_eq!(io::read_to_string(stdout).unwrap(), "0 messages\n");
+}
+
+/// Forks a child itself, and waits to be killed.
+fn fork_middle(_args: &[String]) -> Outcome {
+    let mut parent = parent()?;
+    let child = waiting(Stdio::inherit());
+    parent.send(child.id().to_string())?;
+    parent.recv()?;
+    Ok(())
+}
+
+fn a_child_that_waits_for_messages_ends_when_its_parent_is_killed() {
+    let mut middle = command("fork_middle", &[]).fork().unwrap();
+    let pid = middle.recv_deadline(soon()).unwrap().bytes;
+    let pid = Pid::from_raw(String::from_utf8(pid).unwrap().parse().unwrap());
+    assert!(middle.kill(Signal::KILL).unwrap());
+    assert_eq!(middle.wait().unwrap().signal(), Some(9));
+    // It has come to this process, the nearest subreaper.
+    let end = || waitpid(pid, Some(WaitPidFlag::WNOHANG));
+    wait_until("the child of the dead ends", || end() == Ok(WaitStatus::Exited(pid, 0)));
+}
+
+/// Has nothing to do.
+fn fork_idle(args: &[String]) -> Outcome {
+    if args[0] == "with its channel" {
+        Box::leak(Box::new(parent()?));
+    }
+    Ok(())
+}
+
+fn an_idle_child_ends_by_itself() {
+    for how in ["with its channel", "without it"] {
+        let mut child = command("fork_idle", &[how]).fork().unwrap();
+        let expected = ["spawned", "disconnected", "exited 0", "closed 0"];
+        assert_eq!(names(&hear_all(&mut child)), expected, "{how}");
+    }
+}
+
+fn fork_disconnect(_args: &[String]) -> Outcome {
+    let mut parent = parent()?;
+    parent.send("last")?;
+    parent.disconnect()?;
+    assert!(matches!(parent.send("later"), Err(SendError::Disconnected(_))));
+    wait_for_go()?;
+    Ok(())
+}
+
+fn a_child_may_disconnect_and_go_on() {
+    let mut child = command("fork_disconnect", &[]).stdin(Stdio::pipe()).fork().unwrap();
+    let mut ear = Ear::new(&mut child);
+    let heard = ear.hear_until(&mut child, |event| matches!(event, Event::Disconnected));
+    assert_eq!(names(&heard), ["spawned", "last", "disconnected"]);
+    assert!(child.is_alive() && !child.is_connected());
+    match child.send(Message::new("late")) {
+        Err(SendError::Disconnected(message)) => assert_eq!(message.bytes, b"late"),
+        other => panic!("{other:?}"),
+    }
+    drop(child.stdin.take());
+    assert_eq!(names(&ear.hear_all(&mut child)), ["exited 0", "closed 0"]);
+}
+
+fn row25_a_child_that_dies_gives_back_what_it_has_not_got() {
+    let mut child = command("fork_wait_for_the_end", &[]).fork().unwrap();
+    let mut ear = Ear::new(&mut child);
+    ear.hear_until(&mut child, |event| matches!(event, Event::Message(_)));
+    // It takes no more messages from now on.
+    let stop = Signal::from_number(nix::libc::SIGSTOP).unwrap();
+    assert!(child.kill(stop).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut clients = Vec::new();
+    let refused = loop {
+        clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let (connection, _) = listener.accept().unwrap();
+        let message = Message::new(vec![b'x'; 100_000]).with_handle(connection);
+        match child.send(message) {
+            Ok(()) => {}
+            Err(SendError::Full(message)) => break message,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(child.kill(Signal::KILL).unwrap());
+    let heard = ear.hear_all(&mut child);
+    assert_eq!(names(&heard), ["disconnected", "exited by signal 9", "closed by signal 9"]);
+    let unsent = child.take_unsent();
+    assert!(!unsent.is_empty() && unsent.len() + 1 < clients.len(), "{}", unsent.len());
+    // Some clients are lost with the child, those behind are still ours.
+    let saved = clients.split_off(clients.len() - unsent.len() - 1);
+    for mut lost in clients {
+        assert!(matches!(lost.read(&mut [0]), Ok(0) | Err(_)));
+    }
+    for (mut message, mut client) in unsent.into_iter().chain([refused]).zip(saved) {
+        message.take_handle::<TcpStream>(0).unwrap().write_all(b"saved").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "saved");
+    }
+    assert!(child.take_unsent().is_empty());
+}
+
+/// Sends much, and is gone.
+#[allow(clippy::disallowed_methods, reason = "nothing is dropped then, which is the point")]
+fn fork_last_words(args: &[String]) -> Outcome {
+    let mut parent = parent()?;
+    let (count, bytes) = (args[1].parse::<usize>()?, args[2].parse::<usize>()?);
+    for _ in 0..count {
+        parent.send(vec![b'.'; bytes])?;
+    }
+    match args[0].as_str() {
+        "drop" => return Ok(()),
+        "flush" => parent.flush_deadline(soon())?,
+        _ => {}
+    }
+    std::process::exit(3)
+}
+
+fn k10_what_a_child_sends_last_arrives_before_its_end() {
+    // What the system takes is not lost, however the process ends.
+    for (how, count, bytes, code) in
+        [("drop", 3, 1 << 20, 0), ("flush", 3, 1 << 20, 3), ("exit", 200, 10, 3)]
+    {
+        let args = [how, &count.to_string(), &bytes.to_string()];
+        let mut child = command("fork_last_words", &args).fork().unwrap();
+        let heard = hear_all(&mut child);
+        let is_whole = |event: &Event| match event {
+            Event::Message(message) => message.bytes.len() == bytes,
+            _ => false,
+        };
+        assert!(heard[1..=count].iter().all(is_whole), "{how}");
+        let expected = ["disconnected".into(), format!("exited {code}"), format!("closed {code}")];
+        assert_eq!(names(&heard[count + 1..]), expected, "{how}");
+    }
+}
+
+fn fork_print_descriptors(_args: &[String]) -> Outcome {
+    let private =
+        std::env::vars_os().filter(|(name, _)| format!("{name:?}").contains("PROCESS_CHANNEL"));
+    for line in descriptors().into_iter().chain(private.map(|entry| format!("{entry:?}"))) {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// Tells what is open in it, and in those that it starts itself.
+fn fork_tell_descriptors(_args: &[String]) -> Outcome {
+    let started = || -> io::Result<String> {
+        let mut child = role("fork_print_descriptors", &[]).spawn()?;
+        let text = io::read_to_string(child.stdout.take().expect("it is piped"))?;
+        child.wait()?;
+        Ok(text)
+    };
+    let before = descriptors();
+    let early = started()?;
+    let mut parent = parent()?;
+    let received = parent.recv()?;
+    let late = started()?;
+    let stds = std_role("fork_print_descriptors", &[]).output()?;
+    drop(received);
+    parent.send(before.into_iter().collect::<Vec<_>>().join("\n"))?;
+    parent.send(early)?;
+    parent.send(late)?;
+    parent.send(stds.stdout)?;
+    Ok(())
+}
+
+fn f58_a_child_has_its_streams_and_the_channel_and_passes_on_neither() {
+    let mut child = command("fork_tell_descriptors", &[]).fork().unwrap();
+    child.send(Message::new("f32").with_handle(TcpListener::bind("[::1]:0").unwrap())).unwrap();
+    let tables: Vec<String> = (0..4)
+        .map(|_| String::from_utf8(child.recv_deadline(soon()).unwrap().bytes).unwrap())
+        .collect();
+    let numbers = |table: &String| -> Vec<String> {
+        table.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect()
+    };
+    assert_eq!(numbers(&tables[0]), ["0", "1", "2", "3"], "{tables:#?}");
+    assert!(tables[0].contains("3 socket:["), "{tables:#?}");
+    for table in &tables[1..] {
+        assert_eq!(numbers(table), ["0", "1", "2"], "{tables:#?}");
+        assert!(!table.contains("socket"), "{tables:#?}");
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
