@@ -26,7 +26,8 @@ use super::handle::{ChildHandle, ChildId};
 /// A stream that is a pipe and that nobody takes and reads holds up a child that writes much there:
 /// give it [`Stdio::null`](super::Stdio::null) or a file.
 ///
-/// Dropped, it ends the thread, and does with each child that runs what dropping a [`Child`] does.
+/// Dropped, it ends the thread, and does with each child that runs what dropping a
+/// [`Child`](super::Child) does.
 ///
 /// ```
 /// # #[cfg(unix)] {

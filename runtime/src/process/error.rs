@@ -130,7 +130,13 @@ impl SpawnError {
                 "it is no program of this machine; a script needs a first line like #!/bin/sh"
             }
             (Step::Execute(path), NotFound) if path.parent() == Some(Path::new("")) => {
-                "it is in no directory of PATH"
+                match path.to_string_lossy().contains(' ') {
+                    true => {
+                        "it is in no directory of PATH; give its arguments apart, or the whole \
+                         line to Command::shell"
+                    }
+                    false => "it is in no directory of PATH",
+                }
             }
             (Step::Execute(_), NotFound) => {
                 "check the path, and of a script the interpreter in its first line"

@@ -46,20 +46,20 @@ impl ChildHandle {
         self.running.process.pid()
     }
 
-    /// As [`Child::kill`].
+    /// As [`Child::kill`](super::Child::kill).
     ///
     /// # Errors
     ///
-    /// As [`Child::kill`].
+    /// As [`Child::kill`](super::Child::kill).
     pub fn kill(&self, signal: Signal) -> io::Result<bool> {
         self.running.kill(signal)
     }
 
-    /// As [`Child::kill_tree`].
+    /// As [`Child::kill_tree`](super::Child::kill_tree).
     ///
     /// # Errors
     ///
-    /// As [`Child::kill_tree`].
+    /// As [`Child::kill_tree`](super::Child::kill_tree).
     pub fn kill_tree(&self, signal: Signal) -> io::Result<usize> {
         self.running.kill_tree(signal)
     }
@@ -88,7 +88,7 @@ impl ChildHandle {
         self.lock().child_mut().stderr.take()
     }
 
-    /// As [`Child::take_stream`].
+    /// As [`Child::take_stream`](super::Child::take_stream).
     #[must_use]
     pub fn take_stream(&self, number: u32) -> Option<Stream> {
         self.lock().child_mut().take_stream(number)

@@ -13,6 +13,7 @@ mod fork;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod launch;
+mod node;
 mod storm;
 mod support;
 mod terminal;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         fork::handles::TESTS,
         fork::messages::TESTS,
         launch::TESTS,
+        node::TESTS,
         storm::TESTS,
         terminal::TESTS,
         tree::TESTS,
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         fork::handles::ROLES,
         fork::messages::ROLES,
         launch::ROLES,
+        node::ROLES,
         storm::ROLES,
         support::ROLES,
         terminal::ROLES,
