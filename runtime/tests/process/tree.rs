@@ -29,6 +29,7 @@ tests! {
     f56_a_daemon_escapes_without_a_subreaper,
     f56_a_daemon_comes_back_to_a_subreaper,
     f54_orphans_that_end_are_collected_and_children_of_others_are_not,
+    each_child_of_a_subreaper_has_a_mark_of_its_own,
     f56_a_control_group_holds_a_daemon,
     a_fork_bomb_is_killed,
     f53_a_stranger_with_the_number_of_the_child_is_safe,
@@ -288,6 +289,18 @@ fn f56_a_daemon_comes_back_to_a_subreaper() {
     assert_eq!(children(), []);
 }
 
+fn each_child_of_a_subreaper_has_a_mark_of_its_own() {
+    let mark = |command: &mut Command| command.arg("PROCESS_TREE").exec_sync().map_err(|_| ());
+    assert!(mark(&mut Command::new("printenv")).is_err(), "there is one without a subreaper");
+    become_subreaper().unwrap();
+    let own = format!("{}.", process::id());
+    let text = |output: runtime::process::Output| output.stdout_lossy().trim().to_owned();
+    let first = text(mark(&mut Command::new("printenv")).unwrap());
+    assert!(first.starts_with(&own), "{first}");
+    let second = text(mark(Command::new("/usr/bin/printenv").env_clear()).unwrap());
+    assert!(second.starts_with(&own) && second != first, "{second}");
+}
+
 /// Whether this process has a pidfd of another.
 fn is_held(pid: u32) -> bool {
     let descriptors = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
@@ -313,13 +326,22 @@ fn f54_orphans_that_end_are_collected_and_children_of_others_are_not() {
     assert_eq!(runs.wait().unwrap().code(), None);
 }
 
-/// A control group of the test's own, if there can be one.
-fn control_group() -> Option<PathBuf> {
+/// A control group of the test's own, removed on drop.
+struct ControlGroup(PathBuf);
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// If there can be one.
+fn control_group() -> Option<ControlGroup> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let mount = mounts.find(|mount| mount.get(2) == Some(&"cgroup2"))?;
     let path = Path::new(mount[1]).join(format!("runtime-test-{}", process::id()));
-    fs::create_dir(&path).ok().map(|()| path)
+    fs::create_dir(&path).ok().map(|()| ControlGroup(path))
 }
 
 fn f56_a_control_group_holds_a_daemon() {
@@ -327,17 +349,16 @@ fn f56_a_control_group_holds_a_daemon() {
         return println!("no cgroup v2 can be written here: skipped");
     };
     let directory = Directory::new();
-    let (child, daemon) = start_daemon(&directory, |command| {
-        command.cgroup(&group);
+    let (mut child, daemon) = start_daemon(&directory, |command| {
+        command.cgroup(&group.0);
     });
     assert_eq!(child.kill_tree(Signal::TERM).unwrap(), 2);
     wait_for_notes(&directory, "terminated", 1);
+    assert_eq!(child.wait().unwrap(), Exit::Signal { signal: 15, core_dumped: false });
     assert_eq!(child.kill_tree(Signal::KILL).unwrap(), 1);
     assert_killed(daemon, SIGKILL);
-    let mut child = child;
-    assert_eq!(child.wait().unwrap(), Exit::Signal { signal: 15, core_dumped: false });
     assert_eq!(child.kill_tree(Signal::KILL).unwrap(), 0);
-    wait_until("the control group is empty", || fs::remove_dir(&group).is_ok());
+    wait_until("the control group is empty", || fs::remove_dir(&group.0).is_ok());
     // A group that was removed has no members.
     assert_eq!(child.kill_tree(Signal::KILL).unwrap(), 0);
 }
