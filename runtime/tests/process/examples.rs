@@ -12,6 +12,7 @@ tests! {
     a_pipeline_leads_from_program_to_program,
     a_pipeline_of_which_a_part_fails_fails,
     exec_shows_what_became_of_a_line,
+    a_pool_answers_all_although_a_worker_is_killed,
 }
 roles! {}
 
@@ -88,4 +89,18 @@ fn exec_shows_what_became_of_a_line() {
     assert!(stderr.starts_with("exec: \"3x\" is no number for this option\nusage: "), "{stderr}");
     assert_eq!(code, Some(2));
     bury_all();
+}
+
+fn a_pool_answers_all_although_a_worker_is_killed() {
+    let Some(mut pool) = example("pool") else { return };
+    let (stdout, stderr, code) = run(&mut pool);
+    assert_eq!((stderr.as_str(), code), ("", Some(0)), "{stdout}");
+    let count = |text: &str| stdout.lines().filter(|line| line.contains(text)).count();
+    for client in 1..=24 {
+        assert_eq!(count(&format!("client {client}: ")), 1, "{stdout}");
+    }
+    assert!(stdout.contains("client 10: 2262 primes below 20000, says process "), "{stdout}");
+    assert_eq!(count("is killed in the middle of a job"), 1, "{stdout}");
+    assert_eq!(count("killed by signal 9: again"), 1, "{stdout}");
+    assert_eq!(count("exited with code 0"), 3, "{stdout}");
 }
