@@ -105,8 +105,9 @@ fi
 # No doc tests: the examples of the guides are Unix's.
 cargo_for "$windows" test --locked "${crates[@]}" --all-features --lib --tests
 # The cluster is Linux's alone, and so are its tests and examples.
-cargo_for "$windows" test --locked -p runtime --all-features --lib
-cargo_for "$windows" clippy --locked -p runtime --all-features --lib --profile test -- -D warnings
+runtime=(-p runtime --all-features --lib --test process)
+cargo_for "$windows" test --locked "${runtime[@]}"
+cargo_for "$windows" clippy --locked "${runtime[@]}" -- -D warnings
 cargo_for "$windows" clippy --locked "${crates[@]}" --all-features --all-targets -- -D warnings
 for target in "${others[@]}"; do
     cargo_for "$target" clippy --locked "${crates[@]}" -p runtime --all-features -- -D warnings

@@ -152,6 +152,13 @@ mod sys;
 #[cfg(feature = "typed")]
 mod typed;
 
+#[doc(hidden)]
+pub mod overlapped {
+    //! Operations on pipes, on Windows. For this workspace only: no part of the interface.
+    #[allow(unused_imports, unreachable_pub, reason = "empty on other systems")]
+    pub use crate::sys::overlapped::*;
+}
+
 pub use address::{Address, AddressError};
 pub use bootstrap::{Bootstrap, Prepared, PreparedEnd};
 pub use channel::Channel;

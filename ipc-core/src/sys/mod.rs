@@ -90,6 +90,10 @@ pub(crate) use unix::named::{Listening, connect, pause, peer_identity};
 #[cfg(unix)]
 pub(crate) use unix::{Bell, ReceivedHandle, Socket, into_handle};
 
+/// What only Windows needs, and users of this crate don't.
+#[cfg(not(windows))]
+pub(crate) mod overlapped {}
+
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
@@ -100,6 +104,8 @@ pub(crate) use windows::bootstrap::{
 pub(crate) use windows::memory::{Mapping, futex};
 #[cfg(windows)]
 pub(crate) use windows::named::{Listening, connect, pause, peer_identity};
+#[cfg(windows)]
+pub(crate) use windows::overlapped;
 #[cfg(windows)]
 pub(crate) use windows::{
     Bell, NAMES_FROM_DIRECTORY, PATH_BYTES_MAX, ReceivedHandle, Socket, into_handle,

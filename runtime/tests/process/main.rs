@@ -1,26 +1,43 @@
 //! Child processes without a cluster.
 //!
 //! What the tests start is this binary again, in one of its roles. See `harness` for how they run.
+//! Most of them look at processes as only Linux shows them; what is in `portable` runs on Windows
+//! too.
 
+#[cfg(target_os = "linux")]
 mod bad_input;
+#[cfg(target_os = "linux")]
 mod child;
+#[cfg(target_os = "linux")]
 mod children;
+#[cfg(target_os = "linux")]
 mod exact;
+#[cfg(target_os = "linux")]
 mod examples;
+#[cfg(target_os = "linux")]
 mod exec;
+#[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
 mod fork;
 #[path = "../harness/mod.rs"]
 mod harness;
+#[cfg(target_os = "linux")]
 mod launch;
+#[cfg(target_os = "linux")]
 mod node;
+mod portable;
+#[cfg(target_os = "linux")]
 mod storm;
 mod support;
+#[cfg(target_os = "linux")]
 mod terminal;
+#[cfg(target_os = "linux")]
 mod tree;
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     runtime::process::run_functions(fork::functions::FUNCTIONS);
     let tests = [
@@ -37,6 +54,7 @@ fn main() -> ExitCode {
         fork::messages::TESTS,
         launch::TESTS,
         node::TESTS,
+        portable::TESTS,
         storm::TESTS,
         terminal::TESTS,
         tree::TESTS,
@@ -55,10 +73,16 @@ fn main() -> ExitCode {
         fork::messages::ROLES,
         launch::ROLES,
         node::ROLES,
+        portable::ROLES,
         storm::ROLES,
         support::ROLES,
         terminal::ROLES,
         tree::ROLES,
     ];
     harness::main(&tests, &roles)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    harness::main(&[portable::TESTS], &[portable::ROLES, support::ROLES])
 }

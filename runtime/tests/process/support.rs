@@ -1,15 +1,14 @@
 //! What the tests share, beside `harness::tools`; above all small programs for children to be.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use mio::{Events, Interest, Poll, Token};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use runtime::process::{Child, Command, Event};
 
-use crate::harness::tools::{DEADLINE, wait_until};
-use crate::harness::{Outcome, ROLE, children, roles};
+use crate::harness::tools::DEADLINE;
+use crate::harness::{Outcome, ROLE, roles};
 
 roles! {
     exit,
@@ -18,9 +17,20 @@ roles! {
 
 /// This binary in a role.
 pub(crate) fn role(name: &str, args: &[&str]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(this_binary());
     command.args([ROLE, name]).args(args.iter().copied());
     command
+}
+
+/// This binary, even if it was deleted since.
+#[cfg(target_os = "linux")]
+pub(crate) fn this_binary() -> PathBuf {
+    "/proc/self/exe".into()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn this_binary() -> PathBuf {
+    std::env::current_exe().unwrap()
 }
 
 /// A child that a loop attends to, and what it has told.
@@ -88,7 +98,14 @@ fn cat(_args: &[String]) -> Outcome {
 
 /// Collects those that have come to us when their parents ended, and waits for all of them.
 #[track_caller]
+#[cfg(target_os = "linux")]
 pub(crate) fn bury_all() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::Pid;
+
+    use crate::harness::children;
+    use crate::harness::tools::wait_until;
+
     let any = Pid::from_raw(-1);
     wait_until("all have ended", || {
         while waitpid(any, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {}

@@ -4,7 +4,7 @@ mod bell;
 pub(crate) mod bootstrap;
 pub(crate) mod memory;
 pub(crate) mod named;
-mod overlapped;
+pub(crate) mod overlapped;
 mod owner;
 mod pipe;
 mod security;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // System calls.
 
 use std::io;
-use std::os::windows::io::{AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, OwnedHandle};
 use std::ptr;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, WaitForSingl
 ///
 /// Its memory is on the heap, and stays where it is until the system is done with it.
 #[derive(Debug)]
-pub(super) struct Operation {
+pub struct Operation {
     event: OwnedHandle,
     state: Box<State>,
     is_pending: bool,
@@ -40,7 +40,8 @@ impl std::fmt::Debug for State {
 unsafe impl Send for Operation {}
 
 impl Operation {
-    pub(super) fn new() -> io::Result<Self> {
+    /// One that has not begun.
+    pub fn new() -> io::Result<Self> {
         // SAFETY: no pointer is passed; a manual-reset event without a name, not set.
         let event = unsafe { CreateEventW(ptr::null(), 1, 0, ptr::null()) };
         if event.is_null() {
@@ -53,19 +54,24 @@ impl Operation {
     }
 
     /// Whether the system is at it.
-    pub(super) fn is_pending(&self) -> bool {
+    pub fn is_pending(&self) -> bool {
         self.is_pending
     }
 
+    /// What is signalled when it is over.
+    pub fn event(&self) -> BorrowedHandle<'_> {
+        self.event.as_handle()
+    }
+
     /// What was read or written; of use when nothing is pending.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
         assert!(!self.is_pending, "the system is using it");
         &mut self.state.buffer
     }
 
     /// Begins to read at most so many bytes. The operation must be finished by
     /// [`finish`](Self::finish) or [`cancel`](Self::cancel).
-    pub(super) fn begin_read(&mut self, pipe: BorrowedHandle<'_>, bytes: usize) -> io::Result<()> {
+    pub fn begin_read(&mut self, pipe: BorrowedHandle<'_>, bytes: usize) -> io::Result<()> {
         self.buffer().resize(bytes, 0);
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         let overlapped = self.prepare();
@@ -79,7 +85,7 @@ impl Operation {
     }
 
     /// Begins to write the bytes that are in the buffer, from a place on.
-    pub(super) fn begin_write(&mut self, pipe: BorrowedHandle<'_>, from: usize) -> io::Result<()> {
+    pub fn begin_write(&mut self, pipe: BorrowedHandle<'_>, from: usize) -> io::Result<()> {
         let rest = &self.buffer()[from..];
         let (bytes, length) = (rest.as_ptr(), u32::try_from(rest.len()).unwrap_or(u32::MAX));
         let overlapped = self.prepare();
@@ -90,7 +96,7 @@ impl Operation {
     }
 
     /// Begins to wait for a client.
-    pub(super) fn begin_connect(&mut self, pipe: BorrowedHandle<'_>) -> io::Result<()> {
+    pub fn begin_connect(&mut self, pipe: BorrowedHandle<'_>) -> io::Result<()> {
         let overlapped = self.prepare();
         // SAFETY: as in `begin_read`, without a buffer.
         let result = unsafe { ConnectNamedPipe(pipe.as_raw_handle(), overlapped) };
@@ -98,7 +104,7 @@ impl Operation {
     }
 
     /// What came of the operation, if it is over before the time has passed: how many bytes.
-    pub(super) fn finish(
+    pub fn finish(
         &mut self,
         pipe: BorrowedHandle<'_>,
         timeout: Option<Duration>,
@@ -110,7 +116,7 @@ impl Operation {
     }
 
     /// Waits until the operation is over, or the time has passed; whether it is over.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         // Rounded up, so that a caller whose time is not quite over does not spin.
         let millis = timeout.map_or(INFINITE, |timeout| {
             u32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(INFINITE - 1)
@@ -124,7 +130,7 @@ impl Operation {
     }
 
     /// Ends the operation, and says what came of it nevertheless.
-    pub(super) fn cancel(&mut self, pipe: BorrowedHandle<'_>) -> usize {
+    pub fn cancel(&mut self, pipe: BorrowedHandle<'_>) -> usize {
         if !self.is_pending {
             return 0;
         }
@@ -194,6 +200,6 @@ impl Drop for Operation {
 }
 
 /// The system's number of an error that it has reported.
-pub(super) fn os_code(error: &io::Error) -> u32 {
+pub(crate) fn os_code(error: &io::Error) -> u32 {
     error.raw_os_error().unwrap_or(0).cast_unsigned()
 }

@@ -74,13 +74,13 @@ impl Alarm {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the poll that it is registered with return.
 #[derive(Debug, Default)]
-struct Bell(Mutex<Option<Rope>>);
+pub(super) struct Bell(Mutex<Option<Rope>>);
 
 #[derive(Debug)]
 struct Rope {
@@ -91,7 +91,7 @@ struct Rope {
 
 impl Bell {
     /// Rings, as any registration of a source here does.
-    fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let mut rope = self.rope();
         if rope.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -104,7 +104,7 @@ impl Bell {
         Ok(())
     }
 
-    fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let mut rope = self.rope();
         let Rope { pipe, token: current, .. } = rope.as_mut().ok_or(io::ErrorKind::NotFound)?;
         pipe.reregister(registry, token, Interest::READABLE)?;
@@ -112,17 +112,22 @@ impl Bell {
         Ok(())
     }
 
-    fn deregister(&self, registry: &Registry) -> io::Result<()> {
+    pub(super) fn deregister(&self, registry: &Registry) -> io::Result<()> {
         let mut rope = self.rope().take().ok_or(io::ErrorKind::NotFound)?;
         rope.pipe.deregister(registry)
     }
 
     /// Makes the poll return, if there is one.
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if let Some(Rope { pipe, registry, token }) = &mut *self.rope() {
             // It can only fail when the system has no memory; then nothing else would work either.
             let _ = pipe.reregister(registry, *token, Interest::READABLE);
         }
+    }
+
+    /// Whether somebody would hear it.
+    pub(super) fn is_hung(&self) -> bool {
+        self.rope().is_some()
     }
 
     fn rope(&self) -> MutexGuard<'_, Option<Rope>> {
@@ -132,7 +137,7 @@ impl Bell {
 
 /// Rings a bell when an object is signalled, once, from a thread of the system's.
 #[derive(Debug)]
-struct Watch {
+pub(super) struct Watch {
     wait: HANDLE,
     bell: *const Bell,
 }
@@ -142,7 +147,7 @@ unsafe impl Send for Watch {}
 
 impl Watch {
     /// The object must be closed after the watch only.
-    fn start(object: BorrowedHandle<'_>, bell: &Arc<Bell>) -> io::Result<Watch> {
+    pub(super) fn start(object: BorrowedHandle<'_>, bell: &Arc<Bell>) -> io::Result<Watch> {
         let bell = Arc::into_raw(Arc::clone(bell));
         let mut wait: HANDLE = ptr::null_mut();
         // SAFETY: the object is open; `bell` stays where it is until the wait has ended, which

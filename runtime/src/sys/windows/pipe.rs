@@ -8,51 +8,60 @@
 use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::windows::io::{
-    AsHandle, AsRawHandle, BorrowedHandle, FromRawHandle, IntoRawHandle, OwnedHandle,
-};
+use std::os::windows::io::{AsHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use handle_passing::Handle;
+use ipc_core::overlapped::Operation;
 use mio::event::Source;
 use mio::windows::NamedPipe;
 use mio::{Interest, Registry, Token};
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_IO_PENDING, ERROR_NO_DATA, GENERIC_READ, GENERIC_WRITE,
+    ERROR_BROKEN_PIPE, ERROR_NO_DATA, ERROR_PIPE_NOT_CONNECTED, GENERIC_READ, GENERIC_WRITE,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     CreateFileW, FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, FILE_READ_ATTRIBUTES,
-    FILE_WRITE_ATTRIBUTES, OPEN_EXISTING, PIPE_ACCESS_DUPLEX, ReadFile, SECURITY_IDENTIFICATION,
-    SECURITY_SQOS_PRESENT, WriteFile,
+    FILE_WRITE_ATTRIBUTES, OPEN_EXISTING, PIPE_ACCESS_DUPLEX, SECURITY_IDENTIFICATION,
+    SECURITY_SQOS_PRESENT,
 };
-use windows_sys::Win32::System::IO::{GetOverlappedResult, OVERLAPPED};
 use windows_sys::Win32::System::Pipes::{
     CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_BYTE, PIPE_WAIT,
-    PeekNamedPipe,
 };
-use windows_sys::Win32::System::Threading::CreateEventW;
 
-use super::{check, owned};
+use super::bell::{Bell, Watch, lock};
+use super::owned;
 
 /// How much the system holds of what was written and not read, in each direction; and how much is
 /// handed to it at once, so that who writes more than is read has to wait.
 const PIPE_BYTES: u32 = 64 * 1024;
 
-/// Our end of a stream. It blocks until it is registered with a poll, and stays with that one: from
-/// then on it can only be used as long as it is registered there.
+/// Our end of a stream. It blocks until told otherwise.
+///
+/// What is being read or written is known here at once, and not only when a poll has heard of it,
+/// as mio's pipes would have it: so all that a child has written can be read when it has ended.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    io: Io,
+    // Before the pipe, since what goes on ends by them.
+    reader: Mutex<Half>,
+    writer: Mutex<Half>,
+    bell: Arc<Bell>,
+    pipe: OwnedHandle,
     is_nonblocking: AtomicBool,
 }
 
-#[derive(Debug)]
-enum Io {
-    Own(OwnedHandle),
-    Mio(NamedPipe),
-    /// In between, and never seen from outside.
-    Moving,
+/// One direction.
+#[derive(Debug, Default)]
+struct Half {
+    /// As long as somebody who has registered the pipe waits for the operation. Before that, which
+    /// must be closed later.
+    watch: Option<Watch>,
+    /// Made when it is needed.
+    operation: Option<Operation>,
+    /// How much of what was read was taken, or of what is to be written has gone.
+    at: usize,
 }
 
 /// What a child can do with its end.
@@ -84,8 +93,15 @@ pub(crate) fn null() -> io::Result<Handle> {
 }
 
 fn pair(access: Access) -> io::Result<(Pipe, Handle)> {
-    let (ours, theirs) = named_pair(access)?;
-    Ok((Pipe { io: Io::Own(ours), is_nonblocking: AtomicBool::new(false) }, theirs.into()))
+    let (pipe, theirs) = named_pair(access)?;
+    let ours = Pipe {
+        reader: Mutex::default(),
+        writer: Mutex::default(),
+        bell: Arc::default(),
+        pipe,
+        is_nonblocking: AtomicBool::new(false),
+    };
+    Ok((ours, theirs.into()))
 }
 
 /// Our end, of which operations can overlap, and the other.
@@ -134,13 +150,7 @@ pub(super) fn into_mio(pipe: OwnedHandle) -> NamedPipe {
     unsafe { NamedPipe::from_raw_handle(pipe.into_raw_handle()) }
 }
 
-fn borrow(pipe: &NamedPipe) -> BorrowedHandle<'_> {
-    // SAFETY: mio keeps it open for as long as the NamedPipe lives, which is borrowed here.
-    unsafe { BorrowedHandle::borrow_raw(pipe.as_raw_handle()) }
-}
-
 impl Pipe {
-    /// With a poll it never blocks. Before that, only reading can do without.
     pub(crate) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
         self.is_nonblocking.store(is_nonblocking, Ordering::Relaxed);
         Ok(())
@@ -153,61 +163,108 @@ impl Pipe {
         Err(io::Error::new(io::ErrorKind::Unsupported, text))
     }
 
-    fn is_nonblocking(&self) -> bool {
-        self.is_nonblocking.load(Ordering::Relaxed)
+    /// How long a call may take.
+    fn patience(&self) -> Option<Duration> {
+        self.is_nonblocking.load(Ordering::Relaxed).then_some(Duration::ZERO)
+    }
+
+    /// Says that it would block, and has the poll know when it would not.
+    fn would_block(&self, half: &mut Half) -> io::Error {
+        if let Some(operation) = &half.operation
+            && half.watch.is_none()
+            && self.bell.is_hung()
+        {
+            match Watch::start(operation.event(), &self.bell) {
+                Ok(watch) => half.watch = Some(watch),
+                Err(error) => return error,
+            }
+        }
+        io::ErrorKind::WouldBlock.into()
+    }
+
+    /// Sends what was taken to be sent and has not gone; whether all has.
+    fn drive(&self, half: &mut Half, patience: Option<Duration>) -> io::Result<bool> {
+        let Some(operation) = &mut half.operation else { return Ok(true) };
+        while operation.is_pending() {
+            match operation.finish(self.pipe.as_handle(), patience)? {
+                None => return Ok(false),
+                // Less than all if the thread that has begun it has ended.
+                Some(count) => half.at += count,
+            }
+            half.watch = None;
+            if half.at < operation.buffer().len() {
+                operation.begin_write(self.pipe.as_handle(), half.at)?;
+            }
+        }
+        Ok(true)
     }
 }
 
-impl From<Pipe> for Handle {
-    fn from(pipe: Pipe) -> Handle {
-        match pipe.io {
-            Io::Own(pipe) => pipe.into(),
-            // mio does not give it back; it can't do without it either, so that one is open.
-            Io::Mio(pipe) => borrow(&pipe).try_clone_to_owned().expect("a duplicate").into(),
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
+impl Half {
+    fn operation(&mut self) -> io::Result<&mut Operation> {
+        if self.operation.is_none() {
+            self.operation = Some(Operation::new()?);
         }
+        Ok(self.operation.as_mut().expect("it was just made"))
     }
 }
 
 impl Read for &Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = match &self.io {
-            Io::Mio(pipe) => { pipe }.read(buffer),
-            Io::Own(pipe) if self.is_nonblocking() && !has_something(pipe.as_handle())? => {
-                Err(io::ErrorKind::WouldBlock.into())
+        let mut reader = lock(&self.reader);
+        let pipe = self.pipe.as_handle();
+        loop {
+            let at = reader.at;
+            let operation = reader.operation()?;
+            if !operation.is_pending() {
+                let rest = operation.buffer().get(at..).unwrap_or_default();
+                let count = rest.len().min(buffer.len());
+                if count > 0 || buffer.is_empty() {
+                    buffer[..count].copy_from_slice(&rest[..count]);
+                    reader.at += count;
+                    return Ok(count);
+                }
+                match operation.begin_read(pipe, PIPE_BYTES as usize) {
+                    Err(error) => return at_end(operation, error),
+                    Ok(()) => reader.at = 0,
+                }
             }
-            Io::Own(pipe) => read(pipe.as_handle(), buffer),
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_registered()),
-            // The child has closed its end.
-            Err(error) if error.raw_os_error() == Some(ERROR_BROKEN_PIPE.cast_signed()) => Ok(0),
-            result => result,
+            let operation = reader.operation()?;
+            match operation.finish(pipe, self.patience()) {
+                Ok(None) => return Err(self.would_block(&mut reader)),
+                // Nothing if the thread that has begun it has ended, or the child has written that.
+                Ok(Some(count)) => operation.buffer().truncate(count),
+                Err(error) => return at_end(operation, error),
+            }
+            reader.watch = None;
         }
     }
 }
 
+/// The child has closed its end, if it is that.
+fn at_end(operation: &mut Operation, error: io::Error) -> io::Result<usize> {
+    operation.buffer().clear();
+    match error.raw_os_error().map(i32::cast_unsigned) {
+        Some(ERROR_BROKEN_PIPE | ERROR_PIPE_NOT_CONNECTED) => Ok(0),
+        _ => Err(error),
+    }
+}
+
 impl Write for &Pipe {
+    /// What has not gone when this returns goes later, without a copy of it being kept.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(PIPE_BYTES as usize)];
-        let result = match &self.io {
-            Io::Mio(pipe) => { pipe }.write(bytes),
-            Io::Own(_) if self.is_nonblocking() => {
-                let text = "on Windows a pipe must be registered with a poll to be written to \
-                            without blocking";
-                Err(io::Error::new(io::ErrorKind::Unsupported, text))
-            }
-            Io::Own(pipe) => write(pipe.as_handle(), bytes),
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_registered()),
-            Err(error) if error.raw_os_error() == Some(ERROR_NO_DATA.cast_signed()) => {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            result => result,
+        let mut writer = lock(&self.writer);
+        if !self.drive(&mut writer, self.patience()).map_err(broken)? {
+            return Err(self.would_block(&mut writer));
         }
+        writer.at = 0;
+        let operation = writer.operation()?;
+        operation.buffer().clear();
+        operation.buffer().extend_from_slice(bytes);
+        operation.begin_write(self.pipe.as_handle(), 0).map_err(broken)?;
+        self.drive(&mut writer, self.patience()).map_err(broken)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -215,81 +272,69 @@ impl Write for &Pipe {
     }
 }
 
-impl Source for Pipe {
-    fn register(&mut self, registry: &Registry, token: Token, on: Interest) -> io::Result<()> {
-        self.io = match std::mem::replace(&mut self.io, Io::Moving) {
-            Io::Own(pipe) => Io::Mio(into_mio(pipe)),
-            other => other,
-        };
-        self.mio()?.register(registry, token, on)
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: Token, on: Interest) -> io::Result<()> {
-        self.mio()?.reregister(registry, token, on)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.mio()?.deregister(registry)
+/// Whatever the system calls it that nobody reads.
+fn broken(error: io::Error) -> io::Error {
+    match error.raw_os_error().map(i32::cast_unsigned) {
+        Some(ERROR_NO_DATA | ERROR_PIPE_NOT_CONNECTED) => io::ErrorKind::BrokenPipe.into(),
+        _ => error,
     }
 }
 
-impl Pipe {
-    fn mio(&mut self) -> io::Result<&mut NamedPipe> {
-        match &mut self.io {
-            Io::Mio(pipe) => Ok(pipe),
-            Io::Own(_) | Io::Moving => Err(io::ErrorKind::NotFound.into()),
+/// To be registered is an event, which finds out what there is.
+impl Source for Pipe {
+    fn register(&mut self, registry: &Registry, token: Token, _: Interest) -> io::Result<()> {
+        self.bell.register(registry, token)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, _: Interest) -> io::Result<()> {
+        self.bell.reregister(registry, token)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        lock(&self.reader).watch = None;
+        lock(&self.writer).watch = None;
+        self.bell.deregister(registry)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        if let Some(operation) = &mut lock(&self.reader).operation {
+            operation.cancel(self.pipe.as_handle());
+        }
+        let writer = std::mem::take(&mut *lock(&self.writer));
+        if writer.operation.as_ref().is_some_and(Operation::is_pending) {
+            self.linger(writer);
         }
     }
 }
 
-fn not_registered() -> io::Error {
-    let text = "on Windows a stream that was registered with a poll can be used only as long as it \
-                is: register it with that poll again";
-    io::Error::new(io::ErrorKind::Unsupported, text)
-}
-
-/// Whether there is something to read, if only the end.
-pub(super) fn has_something(pipe: BorrowedHandle<'_>) -> io::Result<bool> {
-    let mut bytes = 0;
-    let (pipe, none) = (pipe.as_raw_handle(), ptr::null_mut());
-    // SAFETY: the pipe is open, `bytes` outlives the call, and nothing else is asked for.
-    let result =
-        unsafe { PeekNamedPipe(pipe, ptr::null_mut(), 0, ptr::null_mut(), &raw mut bytes, none) };
-    Ok(result == 0 || bytes > 0)
-}
-
-fn read(pipe: BorrowedHandle<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let length = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
-    // SAFETY: the buffer has so much room, and is not used otherwise before the operation is over.
-    complete(pipe, |pipe, overlapped| unsafe {
-        ReadFile(pipe, buffer.as_mut_ptr(), length, ptr::null_mut(), overlapped)
-    })
-}
-
-fn write(pipe: BorrowedHandle<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    // SAFETY: there are so many bytes, which do not change before the operation is over.
-    complete(pipe, |pipe, overlapped| unsafe {
-        WriteFile(pipe, bytes.as_ptr(), length, ptr::null_mut(), overlapped)
-    })
-}
-
-/// Begins an operation and waits until it is over.
-fn complete(
-    pipe: BorrowedHandle<'_>,
-    begin: impl FnOnce(*mut std::ffi::c_void, *mut OVERLAPPED) -> i32,
-) -> io::Result<usize> {
-    // SAFETY: no pointer is passed; a manual-reset event without a name, not set.
-    let event = owned(unsafe { CreateEventW(ptr::null(), 1, 0, ptr::null()) })?;
-    let mut overlapped = OVERLAPPED { hEvent: event.as_raw_handle(), ..OVERLAPPED::default() };
-    let (pipe, overlapped, mut bytes) = (pipe.as_raw_handle(), &raw mut overlapped, 0);
-    if let Err(error) = check(begin(pipe, overlapped))
-        && error.raw_os_error() != Some(ERROR_IO_PENDING.cast_signed())
-    {
-        return Err(error);
+impl Pipe {
+    /// What was taken to be written goes, for as long as somebody could read it.
+    fn linger(&mut self, mut writer: Half) {
+        writer.watch = None;
+        if self.drive(&mut writer, Some(Duration::ZERO)).unwrap_or(true) {
+            return;
+        }
+        let Ok(pipe) = self.pipe.try_clone() else { return };
+        let rest = Pipe {
+            reader: Mutex::default(),
+            writer: Mutex::default(),
+            bell: Arc::default(),
+            pipe,
+            is_nonblocking: AtomicBool::new(false),
+        };
+        // Without a thread for it, it ends here: the operation keeps its memory.
+        let _ = std::thread::Builder::new().name("write to a child".into()).spawn(move || {
+            let _ = rest.drive(&mut writer, None);
+        });
     }
-    // SAFETY: the operation of `overlapped` is one on this pipe; the call returns when it is over,
-    // so that neither it nor its event is used any longer. `bytes` outlives the call.
-    check(unsafe { GetOverlappedResult(pipe, overlapped, &raw mut bytes, 1) })?;
-    Ok(bytes as usize)
+}
+
+impl From<Pipe> for Handle {
+    /// What was read of it already is gone.
+    fn from(pipe: Pipe) -> Handle {
+        // The pipe itself sees to what is still to be written.
+        pipe.pipe.try_clone().expect("a duplicate").into()
+    }
 }
