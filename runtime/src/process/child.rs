@@ -359,6 +359,15 @@ impl Child {
         self.supervised.as_mut()?.link_mut()
     }
 
+    /// Looks after it, and says until when to wait for its channel before that is due again.
+    pub(super) fn channel_turn(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> io::Result<Option<Instant>> {
+        self.advance()?;
+        Ok(self.supervised().channel_turn(deadline))
+    }
+
     /// Takes its first message out of the events that wait.
     pub(super) fn take_message(&mut self) -> Option<Message> {
         self.supervised.as_mut()?.take_message()

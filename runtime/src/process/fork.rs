@@ -16,6 +16,7 @@ use super::parent::{BOOTSTRAP, FUNCTION_VARIABLE};
 use super::signal::Signal;
 use super::start::{Extra, Started};
 use super::stdio::{Kind, Stdio};
+use crate::clock::time_left;
 use crate::message::Message;
 use crate::sys;
 
@@ -121,7 +122,8 @@ impl Command {
 /// # Messages
 ///
 /// For a child with a channel: [`Command::fork`], or [`Command::spawn`] with [`Stdio::ipc`]. One
-/// without is always disconnected.
+/// without is always disconnected. The calls that block mind its timeout and its cancellation, as
+/// [`wait`](Child::wait) does.
 ///
 /// A message carries bytes and handles, which move to the child: to keep one here too, send a
 /// `try_clone` of it. Those that nobody has taken are closed with the message.
@@ -159,9 +161,17 @@ impl Child {
         message: impl Into<Message>,
         deadline: impl Into<Option<Instant>>,
     ) -> Result<(), SendError> {
-        match self.link_mut() {
-            Some(link) => link.send_deadline(message.into(), deadline.into()),
-            None => Err(SendError::Disconnected(message.into())),
+        let (mut message, deadline) = (message.into(), deadline.into());
+        loop {
+            let turn = match self.channel_turn(deadline) {
+                Ok(turn) => turn,
+                Err(error) => return Err(SendError::Io(error, message)),
+            };
+            let Some(link) = self.link_mut() else { return Err(SendError::Disconnected(message)) };
+            match link.send_deadline(message, turn) {
+                Err(SendError::Full(refused)) if !is_over(deadline) => message = refused,
+                result => return result,
+            }
         }
     }
 
@@ -175,12 +185,17 @@ impl Child {
         &mut self,
         deadline: impl Into<Option<Instant>>,
     ) -> Result<Message, RecvError> {
-        if let Some(message) = self.take_message() {
-            return Ok(message);
-        }
-        match self.link_mut() {
-            Some(link) => link.recv_deadline(deadline.into()),
-            None => Err(RecvError::Disconnected),
+        let deadline = deadline.into();
+        loop {
+            let turn = self.channel_turn(deadline).map_err(RecvError::Io)?;
+            if let Some(message) = self.take_message() {
+                return Ok(message);
+            }
+            let link = self.link_mut().ok_or(RecvError::Disconnected)?;
+            match link.recv_deadline(turn) {
+                Err(RecvError::Nothing) if !is_over(deadline) => {}
+                result => return result,
+            }
         }
     }
 
@@ -202,7 +217,15 @@ impl Child {
     ///
     /// `TimedOut`; `BrokenPipe` when it has closed its end, or is gone.
     pub fn flush_deadline(&mut self, deadline: impl Into<Option<Instant>>) -> io::Result<()> {
-        self.link_mut().map_or(Ok(()), |link| link.flush_deadline(deadline.into()))
+        let deadline = deadline.into();
+        loop {
+            let turn = self.channel_turn(deadline)?;
+            let Some(link) = self.link_mut() else { return Ok(()) };
+            match link.flush_deadline(turn) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && !is_over(deadline) => {}
+                result => return result,
+            }
+        }
     }
 
     /// Closes its channel, for both sides, as soon as what is queued has been sent. What it has
@@ -221,6 +244,10 @@ impl Child {
     pub fn take_unsent(&mut self) -> Vec<Message> {
         self.link_mut().map_or_else(Vec::new, Link::take_unsent)
     }
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| time_left(deadline).is_zero())
 }
 
 impl ChildHandle {

@@ -23,6 +23,9 @@ use crate::message::Message;
 /// How often what its channel did not take is offered again while its end is waited for.
 const PUSH_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often its token is looked at while its channel is waited for.
+const CANCEL_PAUSE: Duration = Duration::from_millis(20);
+
 /// A child without its streams: what goes on with it, whoever has it.
 #[derive(Debug)]
 pub(super) struct Supervised {
@@ -169,13 +172,26 @@ impl Supervised {
             if deadline.is_some_and(|deadline| time_left(deadline).is_zero()) {
                 return Ok(None);
             }
-            let timeout = self.life.next_timeout().and_then(|time| self.clock.instant(time));
             // What is queued for it goes on meanwhile.
             let has_unsent = self.link.as_ref().is_some_and(Link::has_unsent);
             let push = has_unsent.then(|| self.clock.instant(self.clock.now() + PUSH_PAUSE));
-            let until = deadline.into_iter().chain(timeout).chain(push.flatten()).min();
+            let until = push.flatten().into_iter().chain(self.turn(deadline)).min();
             self.running.process.wait_until(self.bell.timer(), until)?;
         }
+    }
+
+    /// Until when whoever waits for the deadline may wait before the child needs to be
+    /// [looked after](Self::advance).
+    fn turn(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let timeout = self.life.next_timeout().and_then(|time| self.clock.instant(time));
+        deadline.into_iter().chain(timeout).min()
+    }
+
+    /// The same, for who waits for its channel, and can't be woken by a token that is cancelled.
+    pub(super) fn channel_turn(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let look =
+            self.cancel.as_ref().map(|_| self.clock.instant(self.clock.now() + CANCEL_PAUSE));
+        look.flatten().into_iter().chain(self.turn(deadline)).min()
     }
 
     /// Makes it known to a loop, which hears of it at once.

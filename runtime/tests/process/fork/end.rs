@@ -2,11 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::Message;
-use runtime::process::{Child, Event, SendError, Signal, Stdio};
+use runtime::process::{
+    CancelToken, Child, Event, KillReason, RecvError, SendError, Signal, Stdio,
+};
 
 use super::{Ear, command, hear_all, names, parent, soon, std_role, wait_for_go};
 use crate::harness::tools::wait_until;
@@ -19,8 +23,11 @@ tests! {
     a_child_that_waits_for_messages_ends_when_its_parent_is_killed,
     an_idle_child_ends_by_itself,
     a_child_may_disconnect_and_go_on,
+    a_timeout_and_a_token_end_a_child_whose_messages_are_waited_for,
+    a_timeout_ends_a_child_that_takes_no_message,
     row25_a_child_that_dies_gives_back_what_it_has_not_got,
     k10_what_a_child_sends_last_arrives_before_its_end,
+    f59_children_that_are_forked_at_once_hold_only_their_own_channels,
     f58_a_child_has_its_streams_and_the_channel_and_passes_on_neither,
 }
 roles! {
@@ -123,6 +130,44 @@ fn a_child_may_disconnect_and_go_on() {
     assert_eq!(names(&ear.hear_all(&mut child)), ["exited 0", "closed 0"]);
 }
 
+fn a_timeout_and_a_token_end_a_child_whose_messages_are_waited_for() {
+    let timeout = Duration::from_millis(100);
+    let mut child = command("fork_wait_for_the_end", &[]).timeout(timeout).fork().unwrap();
+    while child.recv_deadline(None).is_ok() {}
+    assert_eq!(child.kill_reason(), Some(KillReason::Timeout));
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+
+    let token = CancelToken::new();
+    let mut child = command("fork_wait_for_the_end", &[]).cancel_with(&token).fork().unwrap();
+    assert_eq!(child.recv_deadline(None).unwrap().bytes, b"here");
+    thread::scope(|scope| {
+        scope.spawn(|| token.cancel());
+        assert!(matches!(child.recv_deadline(None), Err(RecvError::Disconnected)));
+    });
+    assert_eq!(child.kill_reason(), Some(KillReason::Cancelled));
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+}
+
+fn a_timeout_ends_a_child_that_takes_no_message() {
+    let mut command = command("fork_wait_for_the_end", &[]);
+    command.timeout(Duration::from_millis(100)).kill_signal(Signal::KILL);
+    let mut child = command.fork().unwrap();
+    child.kill(Signal::from_number(nix::libc::SIGSTOP).unwrap()).unwrap();
+    let error = loop {
+        if let Err(error) = child.send_deadline(vec![b'x'; 100_000], None) {
+            break error;
+        }
+    };
+    assert!(matches!(error, SendError::Disconnected(_)), "{error}");
+    assert_eq!(child.kill_reason(), Some(KillReason::Timeout));
+
+    let mut child = command.fork().unwrap();
+    child.kill(Signal::from_number(nix::libc::SIGSTOP).unwrap()).unwrap();
+    child.send(vec![b'x'; 1 << 20]).unwrap();
+    assert_eq!(child.flush_deadline(None).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
 fn row25_a_child_that_dies_gives_back_what_it_has_not_got() {
     let mut child = command("fork_wait_for_the_end", &[]).fork().unwrap();
     let mut ear = Ear::new(&mut child);
@@ -192,6 +237,20 @@ fn k10_what_a_child_sends_last_arrives_before_its_end() {
         assert!(heard[1..=count].iter().all(is_whole), "{how}");
         let expected = ["disconnected".into(), format!("exited {code}"), format!("closed {code}")];
         assert_eq!(names(&heard[count + 1..]), expected, "{how}");
+    }
+}
+
+fn f59_children_that_are_forked_at_once_hold_only_their_own_channels() {
+    let start = || (0..5).map(|_| waiting(Stdio::inherit())).collect::<Vec<_>>();
+    let mut children: Vec<Child> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    // Whoever had a copy of the other end would keep a channel open.
+    while let Some(mut child) = children.pop() {
+        child.disconnect().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert!(children.iter().all(Child::is_alive));
     }
 }
 
