@@ -183,6 +183,11 @@
 //! }
 //! ```
 //!
+//! # Child processes
+//!
+//! Programs that are no workers are started by [`process`]: with streams, with collected output, or
+//! with a channel for messages and handles; no cluster is needed for that.
+//!
 //! # Limits
 //!
 //! | | default | at most | set by |
