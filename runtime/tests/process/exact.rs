@@ -22,6 +22,7 @@ use crate::support::role;
 
 tests! {
     f58_a_child_has_the_descriptors_that_it_was_given_and_no_other,
+    f58_a_child_with_a_channel_has_that_too_and_no_end_of_ours,
     f58_descriptors_may_be_anything_and_in_any_order,
     f59_no_descriptor_slips_in_while_threads_open_and_start,
     f60_signals_are_as_in_a_new_process,
@@ -98,6 +99,25 @@ fn f58_a_child_has_the_descriptors_that_it_was_given_and_no_other() {
     assert_eq!(table(&mut command), expected(&[&standard[..], &further].concat()));
     // Once more: the command keeps what it was given.
     assert_eq!(table(&mut command), expected(&[&standard[..], &further].concat()));
+}
+
+fn f58_a_child_with_a_channel_has_that_too_and_no_end_of_ours() {
+    let _open = inheritable();
+    let mut others: Vec<_> =
+        (0..3).map(|_| role("fork_echo", &[]).stdin(Stdio::null()).fork().unwrap()).collect();
+    let mut command = role("descriptors", &[]);
+    command.stdin(Stdio::null()).stdout(Stdio::pipe()).stderr(Stdio::null());
+    let mut child = command.fork().unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
+    let lines = text.lines().map(|line| line.split([':', ' ']).take(2).collect::<Vec<_>>());
+    let wanted = [["0", "/dev/null"], ["1", "pipe"], ["2", "/dev/null"], ["3", "socket"]];
+    assert_eq!(lines.collect::<Vec<_>>(), wanted);
+    for other in &mut others {
+        other.disconnect().unwrap();
+        assert_eq!(other.wait().unwrap(), Exit::Code(0));
+    }
 }
 
 fn f58_descriptors_may_be_anything_and_in_any_order() {

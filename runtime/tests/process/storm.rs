@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal as SystemSignal, kill};
 use nix::unistd::Pid;
@@ -18,6 +18,7 @@ use runtime::process::{
 
 use crate::harness::tools::{DEADLINE, wait_until};
 use crate::harness::{children, roles, tests};
+use crate::support::role;
 
 tests! {
     children_that_are_started_and_ended_at_random_leave_nothing,
@@ -72,6 +73,10 @@ fn shell() -> Command {
     command
 }
 
+fn deadline() -> Instant {
+    Instant::now() + DEADLINE
+}
+
 fn ended_by(signal: Signal) -> Exit {
     Exit::Signal { signal: signal.number(), core_dumped: false }
 }
@@ -102,9 +107,13 @@ enum End {
     Missing,
     /// It writes more than is collected.
     TooMuch,
+    /// After some messages.
+    Disconnect,
+    /// With messages on their way.
+    KillTalking,
 }
 
-const ENDS: [End; 14] = [
+const ENDS: [End; 16] = [
     End::Signal,
     End::Tree,
     End::Timeout,
@@ -119,6 +128,8 @@ const ENDS: [End; 14] = [
     End::ByItself,
     End::Missing,
     End::TooMuch,
+    End::Disconnect,
+    End::KillTalking,
 ];
 
 const SIGNALS: [Signal; 5] = [Signal::TERM, Signal::KILL, Signal::INT, Signal::HUP, Signal::ALRM];
@@ -141,7 +152,12 @@ fn start(end: End, chance: &mut Chance, token: &CancelToken) -> Option<Running> 
         End::Drop => chance.of(&[|| Command::new("cat"), || Command::new("true")])(),
         End::CloseInput | End::Echo => cat,
         End::ByItself => Command::new("true"),
-        End::Missing => Command::new("no-such-program"),
+        End::Disconnect | End::KillTalking => role("fork_echo", &[]),
+        End::Missing => {
+            let mut command = Command::new("no-such-program");
+            command.env("PATH", "/usr/bin:/bin");
+            command
+        }
         End::TooMuch => {
             let result =
                 Command::shell(format!("yes; sleep {}", long())).max_buffer(5000).exec_sync();
@@ -173,7 +189,8 @@ fn start(end: End, chance: &mut Chance, token: &CancelToken) -> Option<Running> 
         }
         _ => {}
     }
-    match command.spawn() {
+    let has_channel = matches!(end, End::Disconnect | End::KillTalking);
+    match if has_channel { command.fork() } else { command.spawn() } {
         Ok(child) => Some(Running { child, end }),
         Err(error) => {
             assert!(matches!(end, End::Missing), "{error}");
@@ -214,16 +231,6 @@ fn finish(running: Running, chance: &mut Chance, token: &CancelToken) {
             drop(child.stdin.take());
             assert_eq!(child.wait().unwrap(), Exit::Code(0));
         }
-        End::Echo => {
-            let text = vec![b'x'; usize::try_from(chance.below(50_000)).expect("small")];
-            let mut input = child.stdin.take().expect("a pipe");
-            input.write_all(&text).unwrap();
-            drop(input);
-            let mut output = Vec::new();
-            child.stdout.take().expect("a pipe").read_to_end(&mut output).unwrap();
-            assert_eq!(output, text);
-            assert_eq!(child.wait().unwrap(), Exit::Code(0));
-        }
         End::Stranger => {
             kill(Pid::from_raw(child.id().cast_signed()), SystemSignal::SIGKILL).unwrap();
             assert_eq!(child.wait().unwrap(), ended_by(Signal::KILL));
@@ -236,9 +243,43 @@ fn finish(running: Running, chance: &mut Chance, token: &CancelToken) {
             assert!(child.kill(Signal::KILL).unwrap());
             assert_eq!(child.wait().unwrap(), ended_by(Signal::KILL));
         }
+        End::Echo | End::Disconnect | End::KillTalking => talk(child, end, chance),
         End::ByItself | End::Missing | End::TooMuch => {
             assert_eq!(child.wait().unwrap(), Exit::Code(0))
         }
+    }
+}
+
+/// Ends a child that reads and writes.
+fn talk(mut child: Child, end: End, chance: &mut Chance) {
+    match end {
+        End::Echo => {
+            let text = vec![b'x'; usize::try_from(chance.below(50_000)).expect("small")];
+            let mut input = child.stdin.take().expect("a pipe");
+            input.write_all(&text).unwrap();
+            drop(input);
+            let mut output = Vec::new();
+            child.stdout.take().expect("a pipe").read_to_end(&mut output).unwrap();
+            assert_eq!(output, text);
+            assert_eq!(child.wait().unwrap(), Exit::Code(0));
+        }
+        End::Disconnect => {
+            for number in 0..chance.below(4) {
+                child.send(number.to_string()).unwrap();
+                let echo = child.recv_deadline(deadline()).unwrap();
+                assert_eq!(echo.bytes, number.to_string().as_bytes());
+            }
+            child.disconnect().unwrap();
+            assert_eq!(child.wait().unwrap(), Exit::Code(0));
+        }
+        End::KillTalking => {
+            for _ in 0..chance.below(4) {
+                child.send(vec![0; 10_000]).unwrap();
+            }
+            assert!(child.kill(Signal::KILL).unwrap());
+            assert_eq!(child.wait().unwrap(), ended_by(Signal::KILL));
+        }
+        _ => unreachable!("{end:?} is silent"),
     }
 }
 
