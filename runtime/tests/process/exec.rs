@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal as Nix, kill};
 use nix::unistd::Pid;
@@ -30,6 +31,7 @@ tests! {
     a_grandchild_that_holds_stdout_is_waited_for_if_asked,
     such_a_wait_ends_by_timeout_and_cancellation,
     what_is_written_last_is_not_lost,
+    what_is_too_long_is_noticed_without_more,
     input_of_any_size_goes_through,
     input_need_not_be_read,
     nothing_is_read_by_default,
@@ -51,6 +53,7 @@ tests! {
 roles! {
     writes,
     writes_all_bytes,
+    writes_much,
 }
 
 /// As much as pipes don't hold.
@@ -265,12 +268,33 @@ fn such_a_wait_ends_by_timeout_and_cancellation() {
     }
 }
 
-/// The end is seen before the last bytes are read.
-fn what_is_written_last_is_not_lost() {
-    for _ in 0..200 {
-        let output = exec_file_sync("printf", ["%065536d", "1"]).unwrap();
-        assert_eq!(output.stdout.len(), 65536);
+/// More than is read in one turn.
+const MUCH: usize = 1_000_000;
+
+/// Writes all of that at once, into a pipe that it makes large enough; then ends, or stays.
+fn writes_much(args: &[String]) -> Outcome {
+    fcntl(io::stdout(), FcntlArg::F_SETPIPE_SZ(1 << 20))?;
+    io::stdout().write_all(&pattern(MUCH))?;
+    io::stdout().flush()?;
+    match args[0].as_str() {
+        "stay" => loop {
+            thread::park();
+        },
+        _ => Ok(()),
     }
+}
+
+fn what_is_written_last_is_not_lost() {
+    let mut run = role("writes_much", &["end"]).exec().unwrap();
+    wait_until("it has ended", || !is_running(run.id()));
+    let output = run.try_finish().expect("it needs nothing more").unwrap();
+    assert!(output.stdout == pattern(MUCH));
+}
+
+fn what_is_too_long_is_noticed_without_more() {
+    let error = failed(role("writes_much", &["stay"]).max_buffer(MUCH - 1).exec_sync());
+    assert!(matches!(error.failure(), Failure::MaxBuffer(OutputStream::Stdout)), "{error:?}");
+    assert!(error.stdout() == pattern(MUCH - 1));
 }
 
 fn input_of_any_size_goes_through() {
