@@ -1,8 +1,8 @@
 //! Wakes whoever waits for a child, from any thread.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::sys::Timer;
@@ -14,7 +14,9 @@ use crate::sys::Timer;
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     timer: OnceLock<Timer>,
-    is_rung: AtomicBool,
+    /// Changes together with the timer, or a ring that was heard already could undo what it is set
+    /// to.
+    is_rung: Mutex<bool>,
     open_streams: AtomicUsize,
 }
 
@@ -34,25 +36,38 @@ impl Bell {
 
     /// Wakes the child's owner, if somebody waits.
     pub(super) fn ring(&self) {
-        // First, for it is looked for after the timer was set otherwise.
-        self.is_rung.store(true, Ordering::SeqCst);
+        let mut is_rung = self.lock();
+        *is_rung = true;
         if let Some(timer) = self.timer.get() {
             // To set a timer that exists can't fail.
             let _ = timer.set(Some(Duration::ZERO));
         }
     }
 
-    pub(super) fn is_rung(&self) -> bool {
-        self.is_rung.load(Ordering::SeqCst)
-    }
-
     /// Whether it was rung since the last time.
     pub(super) fn hear(&self) -> bool {
-        self.is_rung.swap(false, Ordering::SeqCst)
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Sets the timer, unless it rings.
+    pub(super) fn arm(&self, delay: Option<Duration>) -> io::Result<()> {
+        let is_rung = self.lock();
+        match self.timer.get() {
+            Some(timer) if !*is_rung => timer.set(delay),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn is_rung(&self) -> bool {
+        *self.lock()
     }
 
     pub(super) fn has_open_streams(&self) -> bool {
         self.open_streams.load(Ordering::SeqCst) > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -87,7 +87,7 @@ impl Supervised {
             self.life.handle_timeout(self.clock.now());
             self.carry_out();
             self.arm()?;
-            // A ring since then may have been overwritten.
+            // It was not set if somebody has rung since then.
             if !self.bell.is_rung() {
                 return Ok(());
             }
@@ -282,11 +282,9 @@ impl Supervised {
         let retry = self.link.as_ref().and_then(Link::retry_after);
         let retry = retry.map(|pause| self.clock.now() + pause);
         let next = self.life.next_timeout().into_iter().chain(retry).min();
-        if let Some(timer) = self.bell.timer()
-            && self.armed != Some(next)
-        {
+        if self.bell.timer().is_some() && self.armed != Some(next) {
             let delay: Option<Duration> = next.map(|time| self.clock.until(time));
-            timer.set(delay)?;
+            self.bell.arm(delay)?;
             self.armed = Some(next);
         }
         Ok(())

@@ -21,6 +21,7 @@ tests! {
     events_come_once_and_in_order,
     it_is_closed_when_the_streams_that_are_used_have_ended,
     a_stream_that_ends_in_another_thread_is_noticed,
+    a_stream_that_ends_meanwhile_does_not_undo_the_timeout,
     the_exit_does_not_wait_for_a_grandchild_that_holds_stdout,
     what_nobody_has_read_can_be_read_after_the_exit,
     a_timeout_ends_a_child_that_somebody_attends_to,
@@ -86,6 +87,21 @@ fn a_stream_that_ends_in_another_thread_is_noticed() {
     let thread = std::thread::spawn(move || drop(stdout));
     attended.until("Closed(Code(7))");
     thread.join().unwrap();
+}
+
+fn a_stream_that_ends_meanwhile_does_not_undo_the_timeout() {
+    let mut command = role("cat", &[]);
+    command.timeout(Duration::from_millis(30)).stdout(Stdio::pipe()).stderr(Stdio::null());
+    for _ in 0..5 {
+        let children: Vec<_> = (0..50).map(|_| command.spawn().unwrap()).collect();
+        let mut attended: Vec<_> = children.into_iter().map(Attended::new).collect();
+        let stdouts: Vec<_> = attended.iter_mut().map(|a| a.child.stdout.take()).collect();
+        let thread = std::thread::spawn(move || drop(stdouts));
+        // Both come to each child at about the same time.
+        attended.iter_mut().for_each(|attended| attended.until("Spawned"));
+        thread.join().unwrap();
+        attended.iter_mut().for_each(|attended| attended.until("Killed(Timeout)"));
+    }
 }
 
 /// Starts a process that holds our output until our input ends, says which, and exits.
