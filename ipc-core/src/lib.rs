@@ -156,7 +156,7 @@ mod typed;
 pub mod overlapped {
     //! Operations on pipes, on Windows. For this workspace only: no part of the interface.
     #[allow(unused_imports, unreachable_pub, reason = "empty on other systems")]
-    pub use crate::sys::overlapped::*;
+    pub use crate::sys::{alarm::*, overlapped::*};
 }
 
 pub use address::{Address, AddressError};

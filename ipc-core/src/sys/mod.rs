@@ -90,7 +90,9 @@ pub(crate) use unix::named::{Listening, connect, pause, peer_identity};
 #[cfg(unix)]
 pub(crate) use unix::{Bell, ReceivedHandle, Socket, into_handle};
 
-/// What only Windows needs, and users of this crate don't.
+// What only Windows needs, and users of this crate don't.
+#[cfg(not(windows))]
+pub(crate) mod alarm {}
 #[cfg(not(windows))]
 pub(crate) mod overlapped {}
 
@@ -105,11 +107,11 @@ pub(crate) use windows::memory::{Mapping, futex};
 #[cfg(windows)]
 pub(crate) use windows::named::{Listening, connect, pause, peer_identity};
 #[cfg(windows)]
-pub(crate) use windows::overlapped;
-#[cfg(windows)]
 pub(crate) use windows::{
     Bell, NAMES_FROM_DIRECTORY, PATH_BYTES_MAX, ReceivedHandle, Socket, into_handle,
 };
+#[cfg(windows)]
+pub(crate) use windows::{alarm, overlapped};
 
 /// What came of accepting.
 #[derive(Debug)]

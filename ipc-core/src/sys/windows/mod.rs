@@ -1,5 +1,6 @@
 //! Windows: named pipes, in which handles' tokens travel among the bytes.
 
+pub(crate) mod alarm;
 mod bell;
 pub(crate) mod bootstrap;
 pub(crate) mod memory;

@@ -3,18 +3,18 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::windows::io::{AsHandle, OwnedHandle};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use handle_passing::{Handle, HandleKind};
 use mio::event::Source;
-use mio::windows::NamedPipe;
 use mio::{Interest, Registry, Token};
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_NO_DATA, ERROR_NOT_ENOUGH_MEMORY, ERROR_PIPE_BUSY,
     ERROR_PIPE_CONNECTED, ERROR_TOO_MANY_OPEN_FILES,
 };
 
+use super::alarm::{Bell, Watch, lock};
 use super::overlapped::{Operation, os_code};
 use super::owner::User;
 use super::pipe::Socket;
@@ -32,185 +32,131 @@ const INSTANCES_MAX: u32 = 255;
 pub(crate) struct Listening {
     name: String,
     state: Mutex<State>,
+    bell: Arc<Bell>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// As long as a poll waits for the instance, which must be closed later.
+    watch: Option<Watch>,
     /// `None` if the next one could not be made; it is tried again.
     instance: Option<Instance>,
-    /// The poll that new instances belong to.
-    poll: Option<(Registry, Token, Interest)>,
 }
 
 /// An instance that waits for a client, or has one.
 #[derive(Debug)]
-enum Instance {
-    Own { pipe: OwnedHandle, operation: Operation, is_connected: bool },
-    Mio(NamedPipe),
+struct Instance {
+    pipe: OwnedHandle,
+    operation: Operation,
+    is_connected: bool,
 }
 
 impl Listening {
     pub(crate) fn bind(name: &Name, _options: &ListenerOptions) -> io::Result<Self> {
         let name = pipe_name(name)?;
         let pipe = security::create(&name, true, INSTANCES_MAX).map_err(in_use)?;
-        let state = State { instance: Some(Instance::own(pipe)?), poll: None };
-        Ok(Self { name, state: Mutex::new(state) })
+        let state = State { watch: None, instance: Some(Instance::new(pipe)?) };
+        Ok(Self { name, state: Mutex::new(state), bell: Arc::default() })
     }
 
     pub(crate) fn accept(&self) -> Result<Accepted, AcceptError> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
+        let State { watch, instance } = &mut *state;
         loop {
-            if state.instance.is_none() {
-                let next = self.next(state.poll.as_ref()).map_err(exhausted)?;
-                state.instance = Some(next);
+            if instance.is_none() {
+                *instance = Some(self.next().map_err(exhausted)?);
             }
-            let Some(instance) = &mut state.instance else { continue };
-            match instance.has_client() {
-                Ok(false) => return Ok(Accepted::Nobody),
+            let Some(waiting) = instance else { continue };
+            match waiting.has_client() {
+                Ok(false) => {
+                    let watched = self.bell.watch(watch, waiting.operation.event());
+                    return watched.map(|()| Accepted::Nobody).map_err(AcceptError::Io);
+                }
                 Ok(true) => {
-                    let socket =
-                        state.instance.take().expect("it has a client").into_socket(&state.poll);
+                    *watch = None;
+                    let connected = instance.take().expect("it has a client");
                     // Whoever comes next shall find an instance at once; if there is none, the
                     // next call says why.
-                    state.instance = self.next(state.poll.as_ref()).ok();
-                    let socket = socket.map_err(AcceptError::Io)?;
+                    *instance = self.next().ok();
+                    let socket = connected.into_socket().map_err(AcceptError::Io)?;
                     let peer = peer_identity(&socket).map_err(AcceptError::Io)?;
                     return Ok(Accepted::Peer(socket, peer));
                 }
                 // The client has come and gone.
-                Err(error) if os_code(&error) == ERROR_NO_DATA => state.instance = None,
+                Err(error) if os_code(&error) == ERROR_NO_DATA => {
+                    *watch = None;
+                    *instance = None;
+                }
                 Err(error) => return Err(AcceptError::Io(error)),
             }
         }
     }
 
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match &self.state().instance {
-            Some(Instance::Own { is_connected: true, .. }) | None => Ok(()),
-            Some(Instance::Own { operation, .. }) => operation.wait(timeout).map(drop),
-            Some(Instance::Mio(_)) => {
-                let reason = "a listener that is registered with a poll can't block on Windows: \
-                              use try_accept";
-                Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+        match &lock(&self.state).instance {
+            Some(Instance { is_connected: false, operation, .. }) => {
+                operation.wait(timeout).map(drop)
             }
+            Some(_) | None => Ok(()),
         }
     }
 
-    fn next(&self, poll: Option<&(Registry, Token, Interest)>) -> io::Result<Instance> {
-        let instance = Instance::own(security::create(&self.name, false, INSTANCES_MAX)?)?;
-        match poll {
-            Some((registry, token, on)) => instance.into_mio(registry, *token, *on),
-            None => Ok(instance),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next(&self) -> io::Result<Instance> {
+        Instance::new(security::create(&self.name, false, INSTANCES_MAX)?)
     }
 }
 
 impl Instance {
-    fn own(pipe: OwnedHandle) -> io::Result<Self> {
-        let mut operation = Operation::new()?;
-        let is_connected = match operation.begin_connect(pipe.as_handle()) {
-            Err(error) if os_code(&error) == ERROR_PIPE_CONNECTED => true,
-            begun => begun.map(|()| false)?,
-        };
-        Ok(Self::Own { pipe, operation, is_connected })
+    fn new(pipe: OwnedHandle) -> io::Result<Self> {
+        let mut instance = Self { pipe, operation: Operation::new()?, is_connected: false };
+        instance.begin()?;
+        Ok(instance)
     }
 
-    fn has_client(&mut self) -> io::Result<bool> {
-        match self {
-            Self::Own { is_connected: true, .. } => Ok(true),
-            Self::Own { pipe, operation, is_connected } => {
-                let connected = operation.finish(pipe.as_handle(), Some(Duration::ZERO))?;
-                *is_connected = connected.is_some();
-                Ok(*is_connected)
-            }
-            Self::Mio(pipe) => match pipe.connect() {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                Err(error) => Err(error),
-            },
-        }
-    }
-
-    fn into_socket(mut self, poll: &Option<(Registry, Token, Interest)>) -> io::Result<Socket> {
-        match &mut self {
-            Self::Own { .. } => {}
-            Self::Mio(pipe) => {
-                if let Some((registry, ..)) = poll {
-                    pipe.deregister(registry)?;
-                }
-            }
-        }
-        match self.take() {
-            Taken::Own(pipe) => Socket::new(pipe, Side::Server, None, false),
-            Taken::Mio(pipe) => Socket::of_mio(pipe, Side::Server, None, false),
-        }
-    }
-
-    fn into_mio(self, registry: &Registry, token: Token, on: Interest) -> io::Result<Self> {
-        let mut pipe = match self.take() {
-            Taken::Own(pipe) => security::into_mio(pipe),
-            Taken::Mio(pipe) => pipe,
-        };
-        pipe.register(registry, token, on)?;
-        match pipe.connect() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(Self::Mio(pipe)),
-        }
-    }
-
-    fn take(self) -> Taken {
-        match self {
-            Self::Own { pipe, mut operation, .. } => {
-                operation.cancel(pipe.as_handle());
-                Taken::Own(pipe)
-            }
-            Self::Mio(pipe) => Taken::Mio(pipe),
-        }
-    }
-}
-
-enum Taken {
-    Own(OwnedHandle),
-    Mio(NamedPipe),
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        drop(state.instance.take().map(Instance::take));
-    }
-}
-
-impl Source for Listening {
-    fn register(&mut self, registry: &Registry, token: Token, on: Interest) -> io::Result<()> {
-        let mut state = self.state();
-        state.poll = Some((registry.try_clone()?, token, on));
-        if let Some(instance) = state.instance.take() {
-            state.instance = Some(instance.into_mio(registry, token, on)?);
+    fn begin(&mut self) -> io::Result<()> {
+        match self.operation.begin_connect(self.pipe.as_handle()) {
+            Err(error) if os_code(&error) == ERROR_PIPE_CONNECTED => self.is_connected = true,
+            begun => begun?,
         }
         Ok(())
     }
 
-    fn reregister(&mut self, registry: &Registry, token: Token, on: Interest) -> io::Result<()> {
-        let mut state = self.state();
-        state.poll = Some((registry.try_clone()?, token, on));
-        match &mut state.instance {
-            Some(Instance::Mio(pipe)) => pipe.reregister(registry, token, on),
-            Some(Instance::Own { .. }) => Err(io::ErrorKind::NotFound.into()),
-            None => Ok(()),
+    fn has_client(&mut self) -> io::Result<bool> {
+        while !self.is_connected {
+            match self.operation.finish(self.pipe.as_handle(), Some(Duration::ZERO)) {
+                Ok(None) => return Ok(false),
+                Ok(Some(_)) => self.is_connected = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.begin()?,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(true)
+    }
+
+    /// When it has a client.
+    fn into_socket(self) -> io::Result<Socket> {
+        Socket::new(self.pipe.try_clone()?, Side::Server, None, false)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.operation.cancel(self.pipe.as_handle());
+    }
+}
+
+impl Source for Listening {
+    fn register(&mut self, registry: &Registry, token: Token, _: Interest) -> io::Result<()> {
+        self.bell.register(registry, token)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, _: Interest) -> io::Result<()> {
+        self.bell.reregister(registry, token)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match &mut self.state().instance {
-            Some(Instance::Mio(pipe)) => pipe.deregister(registry),
-            Some(Instance::Own { .. }) => Err(io::ErrorKind::NotFound.into()),
-            None => Ok(()),
-        }
+        lock(&self.state).watch = None;
+        self.bell.deregister(registry)
     }
 }
 
@@ -247,10 +193,7 @@ pub(super) fn unnamed_pair() -> io::Result<(OwnedHandle, OwnedHandle)> {
     let name = random_name();
     let server = security::create(&name, true, 1)?;
     let client = security::open(&name)?;
-    match Instance::own(server)? {
-        Instance::Own { pipe, .. } => Ok((pipe, client)),
-        Instance::Mio(_) => unreachable!("it is our own"),
-    }
+    Ok((server, client))
 }
 
 /// A name that nobody can guess: 128 bits of the system's randomness.

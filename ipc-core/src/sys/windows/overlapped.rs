@@ -103,7 +103,8 @@ impl Operation {
         self.begun(result)
     }
 
-    /// What came of the operation, if it is over before the time has passed: how many bytes.
+    /// What came of the operation, if it is over before the time has passed: how many bytes. The
+    /// error `Interrupted` is one that was given up, and may be begun again.
     pub fn finish(
         &mut self,
         pipe: BorrowedHandle<'_>,
@@ -160,9 +161,10 @@ impl Operation {
         let error = io::Error::last_os_error();
         match os_code(&error) {
             ERROR_IO_INCOMPLETE => Ok(None),
+            // Somebody has cancelled it; or the thread that has begun it has ended.
             ERROR_OPERATION_ABORTED => {
                 self.is_pending = false;
-                Ok(Some(0))
+                Err(io::ErrorKind::Interrupted.into())
             }
             _ => {
                 self.is_pending = false;

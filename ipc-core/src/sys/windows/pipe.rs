@@ -1,17 +1,16 @@
 //! A connected pipe as a pair of streams with handles beside the bytes.
 #![allow(unsafe_code)] // Handles that a trusted peer has pushed here.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use handle_passing::{Handle, HandleKind, Pushed, Target, adopt};
-use mio::event::Source as _;
-use mio::windows::NamedPipe;
 use mio::{Interest, Registry, Token};
 use windows_sys::Win32::Foundation::{ERROR_BROKEN_PIPE, ERROR_NO_DATA, ERROR_PIPE_NOT_CONNECTED};
 
+use super::alarm::{Bell, Watch, lock};
 use super::overlapped::{Operation, os_code};
 use super::security::{self, Side};
 use crate::ProtocolError;
@@ -24,14 +23,16 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// A connected pipe. The two halves of a channel share it.
 ///
-/// Until it is registered with a poll it uses operations of its own, which a thread can wait for;
-/// from then on mio's, which only the poll can. A pipe stays with its first poll for ever.
+/// It uses operations of its own, and not mio's: of those only their poll knows when they are over,
+/// so that what the peer has sent last could not be read before that has run once more.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    io: RwLock<Io>,
-    side: Side,
     reader: Mutex<Reader>,
     writer: Mutex<Writer>,
+    bell: Arc<Bell>,
+    /// Behind the two, whose operations end before.
+    pipe: OwnedHandle,
+    side: Side,
     /// Where handles are pushed; `None` on the side that does not hold the peer's process.
     target: Option<Target>,
     /// Whether handles are taken from the peer: not from one that we push to (F103).
@@ -39,15 +40,9 @@ pub(crate) struct Socket {
 }
 
 #[derive(Debug)]
-enum Io {
-    Own(OwnedHandle),
-    Mio(NamedPipe),
-    /// In between, and never seen from outside.
-    Moving,
-}
-
-#[derive(Debug)]
 struct Reader {
+    /// As long as a poll waits for the operation, which must be closed later.
+    watch: Option<Watch>,
     operation: Operation,
     segments: Segments,
     has_ended: bool,
@@ -55,9 +50,11 @@ struct Reader {
 
 #[derive(Debug)]
 struct Writer {
+    /// As long as a poll waits for the operation, which must be closed later.
+    watch: Option<Watch>,
     operation: Operation,
-    /// With mio, what it has not taken yet.
-    rest: Vec<u8>,
+    /// How much of its bytes has gone.
+    at: usize,
     /// The handles of the segment that is being written.
     pushed: Vec<Pushed>,
     is_shut: bool,
@@ -70,32 +67,21 @@ impl Socket {
         target: Option<Target>,
         adopts: bool,
     ) -> io::Result<Self> {
-        Self::around(Io::Own(pipe), side, target, adopts)
-    }
-
-    pub(super) fn of_mio(
-        pipe: NamedPipe,
-        side: Side,
-        target: Option<Target>,
-        adopts: bool,
-    ) -> io::Result<Self> {
-        Self::around(Io::Mio(pipe), side, target, adopts)
-    }
-
-    fn around(io: Io, side: Side, target: Option<Target>, adopts: bool) -> io::Result<Self> {
         let reader = Reader {
+            watch: None,
             operation: Operation::new()?,
             segments: Segments::default(),
             has_ended: false,
         };
         let writer = Writer {
+            watch: None,
             operation: Operation::new()?,
-            rest: Vec::new(),
+            at: 0,
             pushed: Vec::new(),
             is_shut: false,
         };
         let (reader, writer) = (Mutex::new(reader), Mutex::new(writer));
-        Ok(Self { io: RwLock::new(io), side, reader, writer, target, adopts })
+        Ok(Self { reader, writer, bell: Arc::default(), pipe, side, target, adopts })
     }
 
     /// Two ends in this process.
@@ -223,11 +209,9 @@ impl Socket {
     }
 
     pub(crate) fn wait_readable(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.check_waitable()?;
         let mut reader = lock(&self.reader);
-        if let Io::Own(pipe) = &*self.io()
-            && !reader.operation.is_pending()
-            && reader.operation.begin_read(pipe.as_handle(), READ_BYTES).is_err()
+        if !reader.operation.is_pending()
+            && reader.operation.begin_read(self.pipe.as_handle(), READ_BYTES).is_err()
         {
             return Ok(()); // The next attempt to receive tells why.
         }
@@ -235,7 +219,6 @@ impl Socket {
     }
 
     pub(crate) fn wait_writable(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.check_waitable()?;
         let writer = lock(&self.writer);
         if writer.operation.is_pending() {
             writer.operation.wait(timeout).map(drop)
@@ -256,10 +239,8 @@ impl Socket {
 
     /// Tells the peer that nothing follows, and ends a call on the other half.
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        if let Io::Own(pipe) = &*self.io() {
-            // A thread may be waiting with the reader's lock: this ends its wait.
-            security::cancel_all(pipe.as_handle());
-        }
+        // A thread may be waiting with the reader's lock: this ends its wait.
+        security::cancel_all(self.pipe.as_handle());
         lock(&self.reader).has_ended = true;
         let mut writer = lock(&self.writer);
         let is_free = !writer.is_shut && self.drive(&mut writer).unwrap_or(false);
@@ -276,27 +257,19 @@ impl Socket {
     ///
     /// # Panics
     ///
-    /// When it was with mio, which does not give it back, and can't be duplicated.
+    /// When it can't be duplicated.
     pub(super) fn into_handle(mut self) -> Handle {
         self.stop();
-        let io = std::mem::replace(&mut *self.io_mut(), Io::Moving);
-        let pipe = match io {
-            Io::Own(pipe) => pipe,
-            Io::Mio(pipe) => security::borrow(&pipe).try_clone_to_owned().expect("a duplicate"),
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
-        };
-        Handle::from(pipe).announced(HandleKind::Pipe)
+        Handle::from(self.pipe.try_clone().expect("a duplicate")).announced(HandleKind::Pipe)
     }
 
-    /// Ends all operations of our own, whose memory goes with us.
+    /// Ends all operations, whose memory goes with us.
     fn stop(&mut self) {
-        if let Io::Own(pipe) = self.io.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            let reader = self.reader.get_mut().unwrap_or_else(PoisonError::into_inner);
-            reader.operation.cancel(pipe.as_handle());
-            let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let count = writer.operation.cancel(pipe.as_handle());
-            writer.settle(count);
-        }
+        let reader = self.reader.get_mut().unwrap_or_else(PoisonError::into_inner);
+        reader.operation.cancel(self.pipe.as_handle());
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let count = writer.operation.cancel(self.pipe.as_handle());
+        writer.settle(count);
     }
 
     pub(super) fn side(&self) -> Side {
@@ -305,93 +278,52 @@ impl Socket {
 
     /// What a function says of the pipe.
     pub(super) fn with_handle<T>(&self, ask: impl FnOnce(BorrowedHandle<'_>) -> T) -> T {
-        match &*self.io() {
-            Io::Own(pipe) => ask(pipe.as_handle()),
-            Io::Mio(pipe) => ask(security::borrow(pipe)),
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
-        }
+        ask(self.pipe.as_handle())
     }
 
+    /// An event of its own, which finds out what there is.
     pub(crate) fn register(
         &self,
         registry: &Registry,
         token: Token,
-        on: Interest,
+        _: Interest,
     ) -> io::Result<()> {
-        self.move_to_mio();
-        self.with_source(|pipe| pipe.register(registry, token, on))
+        self.bell.register(registry, token)
     }
 
     pub(crate) fn reregister(
         &self,
         registry: &Registry,
         token: Token,
-        on: Interest,
+        _: Interest,
     ) -> io::Result<()> {
-        self.with_source(|pipe| pipe.reregister(registry, token, on))
+        self.bell.reregister(registry, token)
     }
 
     pub(crate) fn deregister(&self, registry: &Registry) -> io::Result<()> {
-        self.with_source(|pipe| pipe.deregister(registry))
-    }
-
-    fn with_source(&self, act: impl FnOnce(&mut NamedPipe) -> io::Result<()>) -> io::Result<()> {
-        match &mut *self.io_mut() {
-            Io::Mio(pipe) => act(pipe),
-            Io::Own(_) | Io::Moving => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn io(&self) -> RwLockReadGuard<'_, Io> {
-        self.io.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn io_mut(&self) -> RwLockWriteGuard<'_, Io> {
-        self.io.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check_waitable(&self) -> io::Result<()> {
-        match &*self.io() {
-            Io::Own(_) => Ok(()),
-            Io::Mio(_) | Io::Moving => {
-                let reason = "a channel that is registered with a poll can't block on Windows: use \
-                              the calls that start with `try_`";
-                Err(io::Error::new(io::ErrorKind::Unsupported, reason))
-            }
-        }
+        lock(&self.reader).watch = None;
+        lock(&self.writer).watch = None;
+        self.bell.deregister(registry)
     }
 
     /// Reads what is there; false if nothing is.
     fn fill(&self, reader: &mut Reader) -> io::Result<bool> {
-        match &*self.io() {
-            Io::Own(pipe) => {
-                let pipe = pipe.as_handle();
-                if !reader.operation.is_pending() {
-                    reader.operation.begin_read(pipe, READ_BYTES)?;
-                }
-                let Some(count) = reader.operation.finish(pipe, Some(Duration::ZERO))? else {
-                    return Ok(false);
-                };
-                let Reader { operation, segments, .. } = reader;
-                segments.feed(&operation.buffer()[..count]);
-                Ok(true)
-            }
-            Io::Mio(pipe) => {
-                let Reader { operation, segments, .. } = reader;
-                let buffer = operation.buffer();
-                buffer.resize(READ_BYTES, 0);
-                match { pipe }.read(buffer) {
-                    Ok(0) => Err(closed()),
-                    Ok(count) => {
-                        segments.feed(&buffer[..count]);
-                        Ok(true)
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                    Err(error) => Err(error),
-                }
-            }
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
+        let Reader { watch, operation, segments, .. } = reader;
+        let pipe = self.pipe.as_handle();
+        if !operation.is_pending() {
+            operation.begin_read(pipe, READ_BYTES)?;
         }
+        match operation.finish(pipe, Some(Duration::ZERO)) {
+            Ok(None) => {
+                self.bell.watch(watch, operation.event())?;
+                return Ok(false);
+            }
+            Ok(Some(count)) => segments.feed(&operation.buffer()[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        *watch = None;
+        Ok(true)
     }
 
     /// Goes on with what is being written; whether all of it has gone.
@@ -399,69 +331,36 @@ impl Socket {
         if writer.is_shut {
             return Err(closed());
         }
-        match &*self.io() {
-            Io::Own(pipe) if writer.operation.is_pending() => {
-                match writer.operation.finish(pipe.as_handle(), Some(Duration::ZERO)) {
-                    Ok(Some(_all)) => {}
-                    Ok(None) => return Ok(false),
-                    Err(error) => {
-                        // How much has gone, the system does not say.
-                        writer.settle(usize::MAX);
-                        return Err(named_closed(error));
-                    }
+        let pipe = self.pipe.as_handle();
+        while writer.operation.is_pending() {
+            match writer.operation.finish(pipe, Some(Duration::ZERO)) {
+                Ok(Some(count)) => writer.at += count,
+                Ok(None) => {
+                    self.bell.watch(&mut writer.watch, writer.operation.event())?;
+                    return Ok(false);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // How much has gone, the system does not say.
+                    writer.settle(usize::MAX);
+                    return Err(named_closed(error));
                 }
             }
-            Io::Own(_) => {}
-            Io::Mio(pipe) => {
-                while !writer.rest.is_empty() {
-                    match { pipe }.write(&writer.rest) {
-                        Ok(count) => drop(writer.rest.drain(..count)),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            return Ok(false);
-                        }
-                        Err(error) => return Err(named_closed(error)),
-                    }
-                }
+            writer.watch = None;
+            if writer.at < writer.operation.buffer().len() {
+                writer.operation.begin_write(pipe, writer.at).map_err(named_closed)?;
             }
-            Io::Moving => unreachable!("only while it is registered, which nobody sees"),
         }
         writer.settle(usize::MAX);
         Ok(true)
     }
 
     fn begin(&self, writer: &mut Writer, segment: Vec<u8>, pushed: Vec<Pushed>) -> io::Result<()> {
-        match &*self.io() {
-            Io::Own(pipe) => {
-                *writer.operation.buffer() = segment;
-                writer.operation.begin_write(pipe.as_handle(), 0).map_err(named_closed)?;
-            }
-            Io::Mio(_) | Io::Moving => writer.rest = segment,
-        }
+        *writer.operation.buffer() = segment;
+        writer.at = 0;
+        writer.operation.begin_write(self.pipe.as_handle(), 0).map_err(named_closed)?;
         writer.pushed = pushed;
         self.drive(writer).map(drop)
-    }
-
-    /// Hands the pipe to mio, with all that was read and not taken, or not written yet.
-    fn move_to_mio(&self) {
-        let mut io = self.io_mut();
-        let pipe = match std::mem::replace(&mut *io, Io::Moving) {
-            Io::Own(pipe) => pipe,
-            other => {
-                *io = other;
-                return;
-            }
-        };
-        let mut reader = lock(&self.reader);
-        let count = reader.operation.cancel(pipe.as_handle());
-        let read = reader.operation.buffer()[..count].to_vec();
-        reader.segments.feed(&read);
-        let mut writer = lock(&self.writer);
-        if writer.operation.is_pending() {
-            let count = writer.operation.cancel(pipe.as_handle());
-            writer.settle(count);
-            writer.rest = writer.operation.buffer().split_off(count);
-        }
-        *io = Io::Mio(security::into_mio(pipe));
     }
 }
 
@@ -481,10 +380,6 @@ impl Drop for Socket {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Whether the peer has closed its end, and all that it wrote was read.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
@@ -502,6 +397,8 @@ fn closed() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     /// Whether the handle of a segment stays open when the segment is given up, of which so much
@@ -513,7 +410,7 @@ mod tests {
         let token = pushed.token().to_vec();
         let operation = Operation::new().expect("an event");
         let mut writer =
-            Writer { operation, rest: Vec::new(), pushed: vec![pushed], is_shut: false };
+            Writer { watch: None, operation, at: 0, pushed: vec![pushed], is_shut: false };
         writer.settle(bytes);
         drop(writer);
         let is_open = other_end.write(&[0]).is_ok();

@@ -150,12 +150,6 @@ pub(super) unsafe fn close(handle: RawHandle) {
     drop(unsafe { OwnedHandle::from_raw_handle(handle) });
 }
 
-/// The pipe that mio has.
-pub(super) fn borrow(pipe: &NamedPipe) -> BorrowedHandle<'_> {
-    // SAFETY: mio keeps it open for as long as the NamedPipe lives, which is borrowed here.
-    unsafe { BorrowedHandle::borrow_raw(pipe.as_raw_handle()) }
-}
-
 /// A security descriptor in the system's own memory.
 struct Descriptor(*mut std::ffi::c_void);
 

@@ -1,7 +1,6 @@
 //! Windows: child processes, by their handles.
 #![allow(unsafe_code)] // Handles that the system has just made.
 
-mod bell;
 mod launch;
 mod pipe;
 mod process;

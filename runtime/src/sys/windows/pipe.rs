@@ -8,16 +8,15 @@
 use std::fs::OpenOptions;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::windows::io::{AsHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, OwnedHandle};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handle_passing::Handle;
-use ipc_core::overlapped::Operation;
+use ipc_core::overlapped::{Bell, Operation, Watch};
 use mio::event::Source;
-use mio::windows::NamedPipe;
 use mio::{Interest, Registry, Token};
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_NO_DATA, ERROR_PIPE_NOT_CONNECTED, GENERIC_READ, GENERIC_WRITE,
@@ -31,7 +30,6 @@ use windows_sys::Win32::System::Pipes::{
     CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_REJECT_REMOTE_CLIENTS, PIPE_TYPE_BYTE, PIPE_WAIT,
 };
 
-use super::bell::{Bell, Watch, lock};
 use super::owned;
 
 /// How much the system holds of what was written and not read, in each direction; and how much is
@@ -66,7 +64,7 @@ struct Half {
 
 /// What a child can do with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+enum Access {
     Read,
     Write,
     Both,
@@ -105,7 +103,7 @@ fn pair(access: Access) -> io::Result<(Pipe, Handle)> {
 }
 
 /// Our end, of which operations can overlap, and the other.
-pub(super) fn named_pair(access: Access) -> io::Result<(OwnedHandle, OwnedHandle)> {
+fn named_pair(access: Access) -> io::Result<(OwnedHandle, OwnedHandle)> {
     let part = || RandomState::new().hash_one(0_u8);
     let name = format!(r"\\.\pipe\runtime-{:016x}{:016x}", part(), part());
     let name: Vec<u16> = name.encode_utf16().chain([0]).collect();
@@ -144,12 +142,6 @@ pub(super) fn named_pair(access: Access) -> io::Result<(OwnedHandle, OwnedHandle
     Ok((ours, theirs))
 }
 
-/// Our end as mio has it.
-pub(super) fn into_mio(pipe: OwnedHandle) -> NamedPipe {
-    // SAFETY: it is an open pipe, made for overlapped operations, and nobody else's.
-    unsafe { NamedPipe::from_raw_handle(pipe.into_raw_handle()) }
-}
-
 impl Pipe {
     pub(crate) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
         self.is_nonblocking.store(is_nonblocking, Ordering::Relaxed);
@@ -169,27 +161,23 @@ impl Pipe {
     }
 
     /// Says that it would block, and has the poll know when it would not.
-    fn would_block(&self, half: &mut Half) -> io::Error {
-        if let Some(operation) = &half.operation
-            && half.watch.is_none()
-            && self.bell.is_hung()
-        {
-            match Watch::start(operation.event(), &self.bell) {
-                Ok(watch) => half.watch = Some(watch),
-                Err(error) => return error,
-            }
+    fn would_block(&self, Half { watch, operation, .. }: &mut Half) -> io::Error {
+        let event = operation.as_ref().map(Operation::event);
+        match event.map_or(Ok(()), |event| self.bell.watch(watch, event)) {
+            Ok(()) => io::ErrorKind::WouldBlock.into(),
+            Err(error) => error,
         }
-        io::ErrorKind::WouldBlock.into()
     }
 
     /// Sends what was taken to be sent and has not gone; whether all has.
     fn drive(&self, half: &mut Half, patience: Option<Duration>) -> io::Result<bool> {
         let Some(operation) = &mut half.operation else { return Ok(true) };
         while operation.is_pending() {
-            match operation.finish(self.pipe.as_handle(), patience)? {
-                None => return Ok(false),
-                // Less than all if the thread that has begun it has ended.
-                Some(count) => half.at += count,
+            match operation.finish(self.pipe.as_handle(), patience) {
+                Ok(None) => return Ok(false),
+                Ok(Some(count)) => half.at += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
             half.watch = None;
             if half.at < operation.buffer().len() {
@@ -232,8 +220,10 @@ impl Read for &Pipe {
             let operation = reader.operation()?;
             match operation.finish(pipe, self.patience()) {
                 Ok(None) => return Err(self.would_block(&mut reader)),
-                // Nothing if the thread that has begun it has ended, or the child has written that.
                 Ok(Some(count)) => operation.buffer().truncate(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    operation.buffer().clear();
+                }
                 Err(error) => return at_end(operation, error),
             }
             reader.watch = None;
@@ -337,4 +327,8 @@ impl From<Pipe> for Handle {
         // The pipe itself sees to what is still to be written.
         pipe.pipe.try_clone().expect("a duplicate").into()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, OwnedHandle};
 use std::time::Instant;
 
+use ipc_core::overlapped::Alarm;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use windows_sys::Win32::Foundation::{WAIT_FAILED, WAIT_OBJECT_0};
@@ -16,7 +17,6 @@ use windows_sys::Win32::System::Threading::{
     GetExitCodeProcess, INFINITE, TerminateProcess, WaitForMultipleObjects, WaitForSingleObject,
 };
 
-use super::bell::Alarm;
 use super::check;
 use super::timer::Timer;
 use crate::clock::time_left;

@@ -6,6 +6,7 @@ use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle, OwnedHandle};
 use std::ptr;
 use std::time::Duration;
 
+use ipc_core::overlapped::Alarm;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use windows_sys::Win32::System::Threading::{
@@ -13,7 +14,6 @@ use windows_sys::Win32::System::Threading::{
     SetWaitableTimer, TIMER_ALL_ACCESS,
 };
 
-use super::bell::Alarm;
 use super::{check, owned};
 
 /// The longest delay, about 136 years.

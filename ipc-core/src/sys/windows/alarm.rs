@@ -18,20 +18,21 @@ use windows_sys::Win32::System::Threading::{
     INFINITE, RegisterWaitForSingleObject, UnregisterWaitEx, WT_EXECUTEONLYONCE,
 };
 
-use super::pipe;
+use super::{named, security};
 
 /// Wakes a poll when an object is signalled.
 ///
 /// The object must be closed later than this.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
+pub struct Alarm {
     /// While it is registered.
     watch: Mutex<Option<Watch>>,
     bell: Arc<Bell>,
 }
 
 impl Alarm {
-    pub(super) fn register(
+    /// To be registered is an event of its own.
+    pub fn register(
         &self,
         object: BorrowedHandle<'_>,
         registry: &Registry,
@@ -49,17 +50,19 @@ impl Alarm {
         Ok(())
     }
 
-    pub(super) fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Likewise.
+    pub fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
         self.bell.reregister(registry, token)
     }
 
-    pub(super) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+    /// Nothing wakes the poll any more.
+    pub fn deregister(&self, registry: &Registry) -> io::Result<()> {
         drop(lock(&self.watch).take());
         self.bell.deregister(registry)
     }
 
     /// Does something after which the object can be signalled once more.
-    pub(super) fn rewind(
+    pub fn rewind(
         &self,
         object: BorrowedHandle<'_>,
         act: impl FnOnce() -> io::Result<()>,
@@ -74,13 +77,13 @@ impl Alarm {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the poll that it is registered with return.
 #[derive(Debug, Default)]
-pub(super) struct Bell(Mutex<Option<Rope>>);
+pub struct Bell(Mutex<Option<Rope>>);
 
 #[derive(Debug)]
 struct Rope {
@@ -91,20 +94,21 @@ struct Rope {
 
 impl Bell {
     /// Rings, as any registration of a source here does.
-    pub(super) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let mut rope = self.rope();
         if rope.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let (ours, theirs) = pipe::named_pair(pipe::Access::Both)?;
+        let (ours, theirs) = named::unnamed_pair()?;
         drop(theirs);
-        let (mut pipe, registry) = (pipe::into_mio(ours), registry.try_clone()?);
+        let (mut pipe, registry) = (security::into_mio(ours), registry.try_clone()?);
         pipe.register(&registry, token, Interest::READABLE)?;
         *rope = Some(Rope { pipe, registry, token });
         Ok(())
     }
 
-    pub(super) fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Likewise.
+    pub fn reregister(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let mut rope = self.rope();
         let Rope { pipe, token: current, .. } = rope.as_mut().ok_or(io::ErrorKind::NotFound)?;
         pipe.reregister(registry, token, Interest::READABLE)?;
@@ -112,22 +116,30 @@ impl Bell {
         Ok(())
     }
 
-    pub(super) fn deregister(&self, registry: &Registry) -> io::Result<()> {
+    /// Nobody hears it any more.
+    pub fn deregister(&self, registry: &Registry) -> io::Result<()> {
         let mut rope = self.rope().take().ok_or(io::ErrorKind::NotFound)?;
         rope.pipe.deregister(registry)
     }
 
     /// Makes the poll return, if there is one.
-    pub(super) fn ring(&self) {
+    pub fn ring(&self) {
         if let Some(Rope { pipe, registry, token }) = &mut *self.rope() {
             // It can only fail when the system has no memory; then nothing else would work either.
             let _ = pipe.reregister(registry, *token, Interest::READABLE);
         }
     }
 
-    /// Whether somebody would hear it.
-    pub(super) fn is_hung(&self) -> bool {
-        self.rope().is_some()
+    /// Rings when an object is signalled, if somebody would hear it and nothing rings then yet.
+    pub fn watch(
+        self: &Arc<Self>,
+        watch: &mut Option<Watch>,
+        object: BorrowedHandle<'_>,
+    ) -> io::Result<()> {
+        if watch.is_none() && self.rope().is_some() {
+            *watch = Some(Watch::start(object, self)?);
+        }
+        Ok(())
     }
 
     fn rope(&self) -> MutexGuard<'_, Option<Rope>> {
@@ -137,7 +149,7 @@ impl Bell {
 
 /// Rings a bell when an object is signalled, once, from a thread of the system's.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     wait: HANDLE,
     bell: *const Bell,
 }
@@ -147,7 +159,7 @@ unsafe impl Send for Watch {}
 
 impl Watch {
     /// The object must be closed after the watch only.
-    pub(super) fn start(object: BorrowedHandle<'_>, bell: &Arc<Bell>) -> io::Result<Watch> {
+    pub fn start(object: BorrowedHandle<'_>, bell: &Arc<Bell>) -> io::Result<Watch> {
         let bell = Arc::into_raw(Arc::clone(bell));
         let mut wait: HANDLE = ptr::null_mut();
         // SAFETY: the object is open; `bell` stays where it is until the wait has ended, which
