@@ -401,9 +401,9 @@ mod tests {
         let (mut a, mut b) = pair();
         a.send("one".into()).unwrap();
         b.disconnect().unwrap();
-        assert!(matches!(a.send("two".into()), Err(SendError::Disconnected(_))));
         assert_eq!(heard(&mut b), ["one", "Disconnected"]);
         assert_eq!(heard(&mut a), ["Disconnected"]);
+        assert!(matches!(a.send("two".into()), Err(SendError::Disconnected(_))));
     }
 
     #[test]

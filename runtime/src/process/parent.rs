@@ -19,8 +19,13 @@ pub(super) const BOOTSTRAP: Bootstrap =
     Bootstrap::named("PROCESS_CHANNEL").with_variables(&[FUNCTION_VARIABLE]);
 
 /// What concerns a parent and its child, and nobody else.
-pub(super) const PRIVATE_VARIABLES: &[&str] =
-    &[FUNCTION_VARIABLE, "PROCESS_CHANNEL_FD", "PROCESS_CHANNEL_INODE", "PROCESS_CHANNEL_PARENT"];
+pub(super) const PRIVATE_VARIABLES: &[&str] = &[
+    FUNCTION_VARIABLE,
+    "PROCESS_CHANNEL_FD",
+    "PROCESS_CHANNEL_INODE",
+    "PROCESS_CHANNEL_PARENT",
+    "PROCESS_CHANNEL_HANDLE",
+];
 
 /// How long a [`Parent`] that is dropped goes on sending what it has sent.
 const LINGER: Duration = Duration::from_secs(5);

@@ -39,7 +39,8 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    runtime::process::run_functions(fork::functions::FUNCTIONS);
+    let functions = [fork::functions::FUNCTIONS, portable::FUNCTIONS].concat();
+    runtime::process::run_functions(&functions);
     let tests = [
         bad_input::TESTS,
         child::TESTS,
@@ -84,5 +85,6 @@ fn main() -> ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
+    runtime::process::run_functions(portable::FUNCTIONS);
     harness::main(&[portable::TESTS], &[portable::ROLES, support::ROLES])
 }

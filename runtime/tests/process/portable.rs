@@ -1,14 +1,17 @@
 //! What holds on all systems. A process that is ended by a signal ends with code 1 on Windows.
 
+use std::error::Error;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
-use runtime::Exit;
 use runtime::process::{
-    CancelToken, Children, Command, Event, Failure, KillReason, OutputStream, Signal, Stdio, Step,
-    become_subreaper, exec_sync, spawn_sync,
+    self, CancelToken, Children, Command, Event, Failure, Function, KillReason, OutputStream,
+    Parent, Signal, Stdio, Step, become_subreaper, exec_sync, spawn_sync,
 };
+use runtime::{Exit, Message};
 
 use crate::harness::tools::{DEADLINE, Directory, wait_until};
 use crate::harness::{Outcome, roles, tests};
@@ -34,6 +37,11 @@ tests! {
     dropped_it_is_ended_if_asked,
     a_hundred_children_at_once_tell_each_event_once,
     children_are_attended_to_by_a_thread,
+    messages_go_both_ways,
+    what_a_child_sends_last_comes_before_its_end,
+    a_child_serves_a_connection_that_was_accepted_here,
+    a_function_of_this_program_is_a_child,
+    a_child_that_nobody_forked_has_no_parent,
     what_fails_is_named,
 }
 roles! {
@@ -42,7 +50,15 @@ roles! {
     says_directory,
     writes_pattern,
     has_grandchild,
+    answers,
+    says_much,
+    serves,
+    says_whether_it_has_a_parent,
 }
+
+pub(crate) const FUNCTIONS: &[Function] = &[ADD_ONE];
+
+const ADD_ONE: Function = Function::new("add_one", add_one);
 
 /// What comes of a signal that ends a process at once.
 fn killed_by(signal: i32) -> Exit {
@@ -216,6 +232,8 @@ fn a_stream_is_used_with_a_poll_and_without() {
         stdout.read_exact(&mut buffer[..6]).unwrap();
         assert_eq!(&buffer[..6], b"second");
     }
+    drop(stdin);
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
 }
 
 fn what_was_taken_to_be_written_goes_though_the_stream_is_dropped() {
@@ -238,6 +256,7 @@ fn what_was_taken_to_be_written_goes_though_the_stream_is_dropped() {
     let mut got = Vec::new();
     stdout.read_to_end(&mut got).unwrap();
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
 }
 
 fn streams_lead_from_child_to_child() {
@@ -372,6 +391,8 @@ fn dropped_it_is_ended_if_asked() {
     drop(child);
     stdin.write_all(b"x").unwrap();
     stdout.read_exact(&mut [0]).unwrap();
+    drop(stdin);
+    assert_eq!(stdout.read(&mut [0]).unwrap(), 0);
 }
 
 fn a_hundred_children_at_once_tell_each_event_once() {
@@ -416,6 +437,118 @@ fn children_are_attended_to_by_a_thread() {
         });
     }
     assert_eq!(told, ["Spawned", "Exited(Code(3))", "Closed(Code(3))"]);
+}
+
+fn soon() -> Option<Instant> {
+    Some(Instant::now() + DEADLINE)
+}
+
+/// Answers each message with the same, and ends with its parent.
+fn answers(_args: &[String]) -> Outcome {
+    let mut parent = process::parent()?.ok_or("no parent")?;
+    while let Ok(message) = parent.recv() {
+        parent.send_deadline(message, soon())?;
+    }
+    Ok(())
+}
+
+fn messages_go_both_ways() {
+    let mut child = role("answers", &[]).fork().unwrap();
+    child.send("one").unwrap();
+    assert_eq!(child.recv_deadline(soon()).unwrap().bytes, b"one");
+    let long = pattern(600_000);
+    child.send_deadline(long.clone(), soon()).unwrap();
+    assert!(child.recv_deadline(soon()).unwrap().bytes == long);
+    child.disconnect().unwrap();
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
+    let mut attended = Attended::new(role("answers", &[]).fork().unwrap());
+    attended.child.send("two").unwrap();
+    attended.until("Message(Message { length: 3, bytes: \"two\", handles: Handles([]) })");
+    attended.child.disconnect().unwrap();
+    attended.until("Closed(Code(0))");
+    let end = ["Disconnected", "Exited(Code(0))", "Closed(Code(0))"];
+    assert_eq!(attended.seen[2..], end);
+}
+
+/// Sends so many long messages, and exits.
+fn says_much(args: &[String]) -> Outcome {
+    let mut parent = process::parent()?.ok_or("no parent")?;
+    for number in 0..args[0].parse()? {
+        parent.send_deadline(vec![number; 50_000], soon())?;
+    }
+    Ok(())
+}
+
+fn what_a_child_sends_last_comes_before_its_end() {
+    const MESSAGES: usize = 20;
+    let forked = || role("says_much", &[&MESSAGES.to_string()]).fork().unwrap();
+    let mut attended = Attended::new(forked());
+    attended.until("Closed(Code(0))");
+    let message = |number: usize| {
+        let bytes = vec![u8::try_from(number).unwrap(); 50_000];
+        format!("{:?}", Event::Message(Message::new(bytes)))
+    };
+    let expected = std::iter::once("Spawned".into()).chain((0..MESSAGES).map(message));
+    let expected =
+        expected.chain(["Disconnected", "Exited(Code(0))", "Closed(Code(0))"].map(Into::into));
+    assert_eq!(attended.seen, expected.collect::<Vec<String>>());
+    let mut child = forked();
+    let numbers = std::iter::from_fn(|| child.recv_deadline(soon()).ok()).map(|m| m.bytes[0]);
+    assert!(numbers.eq(0..20));
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
+}
+
+/// Writes to the connection that it is sent.
+fn serves(_args: &[String]) -> Outcome {
+    let mut parent = process::parent()?.ok_or("no parent")?;
+    while let Ok(mut message) = parent.recv() {
+        message.take_handle::<TcpStream>(0)?.write_all(&message.bytes)?;
+        parent.send("served")?;
+    }
+    Ok(())
+}
+
+fn a_child_serves_a_connection_that_was_accepted_here() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut child = role("serves", &[]).fork().unwrap();
+    for text in ["first", "second"] {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (connection, _) = listener.accept().unwrap();
+        child.send(Message::new(text).with_handle(connection)).unwrap();
+        let mut got = String::new();
+        client.read_to_string(&mut got).unwrap();
+        assert_eq!(got, text);
+        assert_eq!(child.recv_deadline(soon()).unwrap().bytes, b"served");
+    }
+    child.disconnect().unwrap();
+    assert_eq!(child.wait().unwrap(), Exit::Code(0));
+}
+
+/// Adds one to a number; its exit code is its argument.
+fn add_one(mut parent: Parent, args: Vec<OsString>) -> Result<u8, Box<dyn Error + Send + Sync>> {
+    let number = parent.recv_deadline(soon())?.bytes[0];
+    parent.send(vec![number + 1])?;
+    Ok(args[0].to_str().ok_or("no text")?.parse()?)
+}
+
+fn a_function_of_this_program_is_a_child() {
+    let mut child = ADD_ONE.command().arg("9").fork().unwrap();
+    child.send(vec![41]).unwrap();
+    assert_eq!(child.recv_deadline(soon()).unwrap().bytes, [42]);
+    assert_eq!(child.wait().unwrap(), Exit::Code(9));
+}
+
+fn says_whether_it_has_a_parent(_args: &[String]) -> Outcome {
+    print!("{}", process::parent()?.is_some());
+    Ok(())
+}
+
+fn a_child_that_nobody_forked_has_no_parent() {
+    let mut command = role("says_whether_it_has_a_parent", &[]);
+    assert_eq!(command.exec_sync().unwrap().stdout_str().unwrap(), "false");
+    command.env("PROCESS_CHANNEL_PARENT", std::process::id().to_string());
+    command.env("PROCESS_CHANNEL_HANDLE", "4");
+    assert_eq!(command.exec_sync().unwrap().stdout_str().unwrap(), "false");
 }
 
 fn what_fails_is_named() {
