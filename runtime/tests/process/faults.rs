@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::thread;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
@@ -226,9 +225,7 @@ fn kills(_args: &[String]) -> Outcome {
         Err(error) => println!("{error}"),
     }
     assert_eq!(child.wait()?, Exit::Signal { signal: 9, core_dumped: false });
-    // Its group was killed too.
-    thread::yield_now();
-    assert_eq!(child.kill_tree(Signal::KILL)?, 0);
+    wait_until("its group was killed too", || child.kill_tree(Signal::KILL).unwrap() == 0);
     Ok(())
 }
 
