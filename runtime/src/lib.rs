@@ -280,6 +280,7 @@ mod policy;
 #[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub mod post;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "trees are looked for on Linux"))]
 pub mod process;
 #[cfg(target_os = "linux")]
 mod shell;

@@ -297,6 +297,7 @@
 //!
 //! * **Errors of a start are returned**, not emitted, and say which step failed.
 //! * **Timeouts escalate** to SIGKILL after [`kill_after`](Command::kill_after).
+//! * **Out of time is an error** of `exec`, even if the command exits with 0 on the signal.
 //! * **`exec` ends the whole tree** at its timeout, and not the shell alone.
 //! * **`exec` has an empty standard input**, not a pipe that nobody writes: a program that asks for
 //!   input ends instead of hanging. [`Command::input`] gives it some.
@@ -346,9 +347,10 @@
 //! * [`Signal::TERM`], [`KILL`](Signal::KILL) and [`INT`](Signal::INT) end a process at once, and
 //!   no other signal can be sent: nothing is asked to end, so that [`Command::kill_after`] has no
 //!   use.
+//! * A process that was ended so has exit code 1, as any other may have.
 //! * Options that it has nothing for are errors of [`Step::Check`]: `user`, `uid`, `gid`, `groups`,
-//!   `rlimit`, `cgroup`, and to join a `process_group`. Others' descriptors than 0 to 2 reach
-//!   programs that use a C runtime, up to number 2047.
+//!   `rlimit`, `cgroup`, and to join a `process_group`. Descriptors from 3
+//!   on, up to 2047, reach programs with a C runtime.
 //! * A tree is a job object, which nothing leaves; [`become_subreaper`] is not needed, and an
 //!   error.
 //! * [`Command::shell`] is `cmd.exe`, which takes no arguments for a line. Batch files are refused,
@@ -362,8 +364,6 @@
 //! [`exec_sync`]: fn@exec_sync
 //! [`fork`]: fn@fork
 //! [`Message`]: crate::Message
-
-#![allow(dead_code)] // TO BE REMOVED when all parts have landed
 
 mod attended;
 mod bell;
