@@ -91,17 +91,16 @@ fn a_stream_that_ends_in_another_thread_is_noticed() {
 
 fn a_stream_that_ends_meanwhile_does_not_undo_the_timeout() {
     let mut command = role("cat", &[]);
-    command.timeout(Duration::from_millis(30)).stdout(Stdio::pipe()).stderr(Stdio::null());
-    for _ in 0..5 {
-        let children: Vec<_> = (0..50).map(|_| command.spawn().unwrap()).collect();
-        let mut attended: Vec<_> = children.into_iter().map(Attended::new).collect();
-        let stdouts: Vec<_> = attended.iter_mut().map(|a| a.child.stdout.take()).collect();
-        let thread = std::thread::spawn(move || drop(stdouts));
-        // Both come to each child at about the same time.
-        attended.iter_mut().for_each(|attended| attended.until("Spawned"));
-        thread.join().unwrap();
-        attended.iter_mut().for_each(|attended| attended.until("Killed(Timeout)"));
-    }
+    // So long that it is still to come when the streams end.
+    command.timeout(Duration::from_millis(500)).stderr(Stdio::null());
+    let children: Vec<_> = (0..20).map(|_| command.spawn().unwrap()).collect();
+    let mut attended: Vec<_> = children.into_iter().map(Attended::new).collect();
+    let stdouts: Vec<_> = attended.iter_mut().map(|a| a.child.stdout.take()).collect();
+    let thread = std::thread::spawn(move || drop(stdouts));
+    // Both come to each child at about the same time.
+    attended.iter_mut().for_each(|attended| attended.until("Spawned"));
+    thread.join().unwrap();
+    attended.iter_mut().for_each(|attended| attended.until("Killed(Timeout)"));
 }
 
 /// Starts a process that holds our output until our input ends, says which, and exits.
