@@ -1,4 +1,5 @@
-//! What the benches share: the HTTP load client, which is also the binary `load`.
-#![forbid(unsafe_code)]
+//! What the benches share: the HTTP load client, which is also the binary `load`; and what a bench
+//! compares with that takes unsafe code.
 
 pub mod load;
+pub mod sys;

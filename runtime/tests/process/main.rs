@@ -72,7 +72,6 @@ fn main() -> ExitCode {
         fork::functions::ROLES,
         fork::handles::ROLES,
         fork::messages::ROLES,
-        launch::ROLES,
         node::ROLES,
         portable::ROLES,
         storm::ROLES,
