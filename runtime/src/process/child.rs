@@ -320,8 +320,10 @@ impl Child {
             let _ = supervised.wait(Some(deadline(KILL_WAIT)));
         }
         if supervised.exit().is_none() {
-            // What is queued still goes: who adopts it minds the channel too.
-            let _ = supervised.link_mut().map_or(Ok(()), Link::disconnect);
+            if let Some(link) = supervised.link_mut() {
+                // What is queued still goes: who adopts it minds the channel too.
+                link.hang_up();
+            }
             reap::adopt(supervised);
         }
     }

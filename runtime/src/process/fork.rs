@@ -237,7 +237,11 @@ impl Child {
     ///
     /// [`Event::Disconnected`]: super::Event::Disconnected
     pub fn disconnect(&mut self) -> io::Result<()> {
-        self.link_mut().map_or(Ok(()), Link::disconnect)
+        let Some(link) = self.link_mut() else { return Ok(()) };
+        let result = link.disconnect();
+        // Not every system tells of what was closed on this side.
+        self.ring();
+        result
     }
 
     /// The messages that were queued and did not go before the channel was closed, in order.

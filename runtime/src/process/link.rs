@@ -174,6 +174,14 @@ impl Link {
         self.push().map(drop)
     }
 
+    /// As [`disconnect`](Self::disconnect), for who hears no more.
+    pub(super) fn hang_up(&mut self) {
+        // Where it can't wait for what is queued, that is lost.
+        if self.disconnect().is_err() || !self.has_unsent() {
+            self.close();
+        }
+    }
+
     /// Closes the channel for both sides, now. What is there already can still be heard.
     pub(super) fn shut_down(&mut self) {
         self.is_closing = true;

@@ -1,19 +1,21 @@
 //! Children with a channel: messages, handles, back-pressure, the end.
 
+#[cfg(target_os = "linux")]
 pub(crate) mod end;
 pub(crate) mod functions;
+#[cfg(target_os = "linux")]
 pub(crate) mod handles;
 pub(crate) mod messages;
 
 use std::io::{self, BufRead};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Events, Interest, Poll, Token};
 use runtime::process::{self, Child, Command, Event, Parent, Stdio};
 
 use crate::harness::ROLE;
 use crate::harness::tools::DEADLINE;
-use crate::support::role;
+use crate::support::{role, this_binary};
 
 fn soon() -> Option<Instant> {
     Some(Instant::now() + DEADLINE)
@@ -28,7 +30,7 @@ fn command(name: &str, args: &[&str]) -> Command {
 
 /// The same, started in the ordinary way.
 fn std_role(name: &str, args: &[&str]) -> std::process::Command {
-    let mut command = std::process::Command::new("/proc/self/exe");
+    let mut command = std::process::Command::new(this_binary());
     command.args([ROLE, name]).args(args);
     command
 }
@@ -71,7 +73,7 @@ impl Ear {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "in vain, after {:?}", names(&heard));
-            self.poll.poll(&mut self.ready, Some(left.min(Duration::from_secs(1)))).unwrap();
+            self.poll.poll(&mut self.ready, Some(left)).unwrap();
         }
     }
 

@@ -1,8 +1,8 @@
 //! Child processes without a cluster.
 //!
 //! What the tests start is this binary again, in one of its roles. See `harness` for how they run.
-//! Most of them look at processes as only Linux shows them; what is in `portable` runs on Windows
-//! too.
+//! Most of them look at processes as only Linux shows them; what is in `portable`, and a part of
+//! `fork`, runs on Windows too.
 
 #[cfg(target_os = "linux")]
 mod bad_input;
@@ -18,7 +18,6 @@ mod examples;
 mod exec;
 #[cfg(target_os = "linux")]
 mod faults;
-#[cfg(target_os = "linux")]
 mod fork;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -84,6 +83,9 @@ fn main() -> ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
-    runtime::process::run_functions(portable::FUNCTIONS);
-    harness::main(&[portable::TESTS], &[portable::ROLES, support::ROLES])
+    let functions = [fork::functions::FUNCTIONS, portable::FUNCTIONS].concat();
+    runtime::process::run_functions(&functions);
+    let tests = [fork::functions::TESTS, fork::messages::TESTS, portable::TESTS];
+    let roles = [fork::functions::ROLES, fork::messages::ROLES, portable::ROLES, support::ROLES];
+    harness::main(&tests, &roles)
 }

@@ -1,5 +1,6 @@
 //! The end of a channel, and of the processes at its ends.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -9,11 +10,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use runtime::Message;
 use runtime::process::{
-    CancelToken, Child, Event, KillReason, RecvError, SendError, Signal, Stdio,
+    CancelToken, Child, Command, Event, KillReason, RecvError, SendError, Signal, Stdio,
 };
 
+use super::functions::DOUBLE;
 use super::{Ear, command, hear_all, names, parent, soon, std_role, wait_for_go};
-use crate::harness::tools::wait_until;
+use crate::harness::tools::{Directory, wait_until};
 use crate::harness::{Outcome, descriptors, roles, tests};
 use crate::support::role;
 
@@ -28,6 +30,8 @@ tests! {
     row25_a_child_that_dies_gives_back_what_it_has_not_got,
     k10_what_a_child_sends_last_arrives_before_its_end,
     f59_children_that_are_forked_at_once_hold_only_their_own_channels,
+    what_is_no_message_ends_the_channel_alone,
+    a_function_runs_although_the_programs_file_is_gone,
     f58_a_child_has_its_streams_and_the_channel_and_passes_on_neither,
 }
 roles! {
@@ -38,6 +42,7 @@ roles! {
     fork_last_words,
     fork_tell_descriptors,
     fork_print_descriptors,
+    fork_without_a_file,
 }
 
 /// Says that it is there, and goes on until its messages end.
@@ -301,4 +306,37 @@ fn f58_a_child_has_its_streams_and_the_channel_and_passes_on_neither() {
         assert!(!table.contains("socket"), "{tables:#?}");
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+fn what_is_no_message_ends_the_channel_alone() {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "printf 'This is no frame.' >&3; exec 3>&-; read line"]);
+    let mut child = command.stdin(Stdio::pipe()).fork().unwrap();
+    let mut ear = Ear::new(&mut child);
+    let heard = names(&ear.hear_until(&mut child, |event| matches!(event, Event::Disconnected)));
+    assert_eq!((heard.len(), &*heard[0], &*heard[2]), (3, "spawned", "disconnected"));
+    assert!(heard[1].contains("sent what is no message"), "{}", heard[1]);
+    assert!(child.is_alive() && !child.is_connected());
+    child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
+    assert_eq!(names(&ear.hear_all(&mut child)), ["exited 0", "closed 0"]);
+}
+
+/// Removes its own program's file, and runs a function all the same.
+fn fork_without_a_file(args: &[String]) -> Outcome {
+    fs::remove_file(&args[0])?;
+    let mut child = DOUBLE.command().arg("5").fork()?;
+    child.send("4")?;
+    let answer = child.recv_deadline(soon())?;
+    let code = child.wait()?.code();
+    if answer.bytes == b"8" && code == Some(5) { Ok(()) } else { Err("it did not run".into()) }
+}
+
+fn a_function_runs_although_the_programs_file_is_gone() {
+    let directory = Directory::new();
+    let file = directory.join("program");
+    fs::copy("/proc/self/exe", &file).unwrap();
+    let role = std_role("fork_without_a_file", &[file.to_str().unwrap()]);
+    let output = std::process::Command::new(&file).args(role.get_args()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!file.exists());
 }

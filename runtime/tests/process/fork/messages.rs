@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::TcpListener;
 use std::thread;
 
@@ -28,7 +28,6 @@ tests! {
     a_child_that_nobody_forked_has_no_parent,
     a_channel_may_have_another_number,
     channels_that_cannot_be_are_refused,
-    what_is_no_message_ends_the_channel_alone,
 }
 roles! {
     fork_echo,
@@ -123,7 +122,7 @@ fn row26_a_child_that_does_not_read_is_noticed_and_so_is_that_there_is_room() {
     let mut heard = ear.hear_until(&mut child, |event| matches!(event, Event::Drained));
     assert!(!child.has_unsent());
     for _ in sent..50 {
-        child.send_deadline("more", soon()).unwrap();
+        child.send("more").unwrap();
     }
     heard.extend(ear.hear_all(&mut child));
     let mut names = names(&heard);
@@ -160,10 +159,12 @@ fn what_is_over_the_limits_is_refused_and_comes_back() {
     }
     child.send("nine byte").unwrap();
     assert_eq!(child.recv_deadline(soon()).unwrap().bytes, b"nine byte");
-    drop(child);
+    child.disconnect().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-const FLOOD: u32 = 100_000;
+/// Under Wine a message takes half a millisecond.
+const FLOOD: u32 = if cfg!(windows) { 5_000 } else { 100_000 };
 
 /// Sends as many messages as it receives, in order, and receives when there is no room.
 fn flood(
@@ -263,7 +264,7 @@ fn fork_is_there_a_parent(_args: &[String]) -> Outcome {
     let is_private = |(name, _): &(_, _)| format!("{name:?}").contains("PROCESS_CHANNEL");
     let variables = std::env::vars_os().filter(is_private).count();
     match process::parent()? {
-        Some(mut parent) => parent.send(format!("yes, {variables}"))?,
+        Some(mut parent) => parent.send("yes")?,
         None => println!("no, {variables}"),
     }
     let left = std::env::vars_os().filter(is_private).count();
@@ -285,14 +286,14 @@ fn a_channel_may_have_another_number() {
         let mut command = command("fork_is_there_a_parent", &[]);
         let mut child = command.descriptor(number, Stdio::ipc()).spawn().unwrap();
         let heard = names(&hear_all(&mut child));
-        assert_eq!(heard, ["spawned", "yes, 2", "disconnected", "exited 0", "closed 0"]);
+        assert_eq!(heard, ["spawned", "yes", "disconnected", "exited 0", "closed 0"]);
     }
     // The same command, in the other way, and again.
     let mut command = command("fork_is_there_a_parent", &[]);
     command.descriptor(5, Stdio::ipc());
     for _ in 0..2 {
         let mut child = command.fork().unwrap();
-        assert_eq!(child.recv_deadline(soon()).unwrap().bytes, b"yes, 2");
+        assert_eq!(child.recv_deadline(soon()).unwrap().bytes, b"yes");
         assert_eq!(child.wait().unwrap().code(), Some(0));
     }
 }
@@ -313,17 +314,4 @@ fn channels_that_cannot_be_are_refused() {
     let mut sync = Command::new("true");
     let error = sync.descriptor(3, Stdio::ipc()).spawn_sync().unwrap_err();
     assert!(error.to_string().contains("only spawn and fork give a child a channel"), "{error}");
-}
-
-fn what_is_no_message_ends_the_channel_alone() {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "printf 'This is no frame.' >&3; exec 3>&-; read line"]);
-    let mut child = command.stdin(Stdio::pipe()).fork().unwrap();
-    let mut ear = Ear::new(&mut child);
-    let heard = names(&ear.hear_until(&mut child, |event| matches!(event, Event::Disconnected)));
-    assert_eq!((heard.len(), &*heard[0], &*heard[2]), (3, "spawned", "disconnected"));
-    assert!(heard[1].contains("sent what is no message"), "{}", heard[1]);
-    assert!(child.is_alive() && !child.is_connected());
-    child.stdin.take().unwrap().write_all(b"go on\n").unwrap();
-    assert_eq!(names(&ear.hear_all(&mut child)), ["exited 0", "closed 0"]);
 }
