@@ -28,12 +28,11 @@ use crate::{Limits, Message, Receiver, RecvError, SendError, Sender, TryRecvErro
 ///
 /// # On Windows
 ///
-/// A channel is a named pipe. It belongs to the first poll that it is registered with, for ever:
-/// from then on it works only while it is registered there, and the calls that block are errors.
-/// So does one from a [`Listener`](crate::Listener) that is registered. Handles can be sent only by
-/// the end that holds the other's process: by the parent's end of a
-/// [`Bootstrap`](crate::Bootstrap), and by both ends of a [`pair`](Self::pair). What the system has
-/// not taken yet ([`has_unsent`](Self::has_unsent)) is lost when the channel is dropped.
+/// A channel is a named pipe. To be registered with a poll is an event of its own, whether there is
+/// something to receive or not. Handles can be sent only by the end that holds the other's process:
+/// by the parent's end of a [`Bootstrap`](crate::Bootstrap), and by both ends of a
+/// [`pair`](Self::pair). What the system has not taken yet ([`has_unsent`](Self::has_unsent)) is
+/// lost when the channel is dropped.
 ///
 /// # Examples
 ///

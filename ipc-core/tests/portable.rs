@@ -174,6 +174,47 @@ fn with_mio_messages_are_events() {
 }
 
 #[test]
+fn with_mio_it_still_blocks_and_another_poll_will_do() {
+    let (mut a, mut b) = Channel::pair().expect("a pair");
+    for _ in 0..2 {
+        let mut poll = Poll::new().expect("a poll");
+        let mut events = Events::with_capacity(4);
+        poll.registry().register(&mut b, Token(3), Interest::READABLE).expect("registered");
+        assert!(matches!(b.try_recv(), Err(TryRecvError::Empty)));
+        a.send_deadline(Message::new(1, "seen"), soon()).expect("room");
+        let message = loop {
+            poll.poll(&mut events, Some(Duration::from_secs(20))).expect("a poll");
+            assert!(!events.is_empty(), "no event for 20 s");
+            match b.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                result => break result.expect("a message"),
+            }
+        };
+        assert_eq!(message.payload, b"seen");
+        a.send_deadline(Message::new(1, "waited for"), soon()).expect("room");
+        assert_eq!(recv(&mut b).payload, b"waited for");
+        poll.registry().deregister(&mut b).expect("deregistered");
+    }
+}
+
+/// The poll does not run in between.
+#[test]
+fn with_mio_all_that_has_come_is_received() {
+    let (mut a, mut b) = Channel::pair().expect("a pair");
+    let poll = Poll::new().expect("a poll");
+    poll.registry().register(&mut b, Token(3), Interest::READABLE).expect("registered");
+    assert!(matches!(b.try_recv(), Err(TryRecvError::Empty)));
+    for number in 0..10 {
+        a.send_deadline(Message::new(number, vec![number; 9_000]), soon()).expect("room");
+    }
+    drop(a);
+    for number in 0..10 {
+        assert_eq!(b.try_recv().expect("it has come").kind, number);
+    }
+    assert!(matches!(b.try_recv(), Err(TryRecvError::Closed)));
+}
+
+#[test]
 fn a_set_waits_for_several_channels() {
     let mut set = ChannelSet::new().expect("a poll");
     let mut others = Vec::new();

@@ -53,6 +53,7 @@ pub struct Command {
     pub(super) cancel: Option<CancelToken>,
     pub(super) is_tree_killed: bool,
     pub(super) is_killed_on_drop: bool,
+    pub(super) is_window_hidden: bool,
     pub(super) max_buffer_bytes: usize,
     pub(super) is_output_awaited: bool,
     pub(super) input: Option<Arc<Vec<u8>>>,
@@ -84,6 +85,7 @@ impl Command {
             cancel: None,
             is_tree_killed: false,
             is_killed_on_drop: false,
+            is_window_hidden: false,
             max_buffer_bytes: MAX_BUFFER_BYTES,
             is_output_awaited: false,
             input: None,
@@ -273,6 +275,13 @@ impl Command {
     /// collected when it ends.
     pub fn kill_on_drop(&mut self, is_killed: bool) -> &mut Command {
         self.is_killed_on_drop = is_killed;
+        self
+    }
+
+    /// On Windows, has it get no window: a program for the console no console, any other no window
+    /// unless it asks for one once more. Elsewhere it changes nothing.
+    pub fn hide_window(&mut self) -> &mut Command {
+        self.is_window_hidden = true;
         self
     }
 

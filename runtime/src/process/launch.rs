@@ -24,6 +24,8 @@ pub(crate) struct Launch<'a> {
     /// What the child has under which number; it has nothing else.
     pub(crate) descriptors: BTreeMap<u32, ChildEnd<'a>>,
     pub(crate) group: Group,
+    #[allow(dead_code, reason = "only Windows has windows")]
+    pub(crate) is_window_hidden: bool,
     pub(crate) options: Cow<'a, ChildOptions>,
     /// A directory of a cgroup file system, which the child joins.
     pub(crate) cgroup: Option<&'a Path>,

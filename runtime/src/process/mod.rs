@@ -356,6 +356,7 @@
 //! * [`Command::shell`] is `cmd.exe`, which takes no arguments for a line. Batch files are refused,
 //!   since no quoting is safe for them.
 //! * A parent sends handles to its child, and never gets any from it.
+//! * A [`Duplex`] is closed as a whole: [`Duplex::close_write`] is an error.
 //!
 //! On macOS and FreeBSD it compiles, but was not run. Control groups and subreapers are Linux's.
 //!

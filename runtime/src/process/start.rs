@@ -78,6 +78,7 @@ impl Command {
             env: self.environment(&extra.env),
             descriptors,
             group,
+            is_window_hidden: self.is_window_hidden,
             options,
             cgroup: self.cgroup.as_deref(),
         };

@@ -13,11 +13,12 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::System::JobObjects::{AssignProcessToJobObject, CreateJobObjectW};
 use windows_sys::Win32::System::Threading::{
-    CREATE_NEW_PROCESS_GROUP, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT, CreateProcessW,
-    DETACHED_PROCESS, DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT,
+    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, CREATE_SUSPENDED, CREATE_UNICODE_ENVIRONMENT,
+    CreateProcessW, DETACHED_PROCESS, DeleteProcThreadAttributeList, EXTENDED_STARTUPINFO_PRESENT,
     InitializeProcThreadAttributeList, LPPROC_THREAD_ATTRIBUTE_LIST,
-    PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION, ResumeThread, STARTF_USESTDHANDLES,
-    STARTUPINFOEXW, SetProcessAffinityMask, TerminateProcess, UpdateProcThreadAttribute,
+    PROC_THREAD_ATTRIBUTE_HANDLE_LIST, PROCESS_INFORMATION, ResumeThread, STARTF_USESHOWWINDOW,
+    STARTF_USESTDHANDLES, STARTUPINFOEXW, SetProcessAffinityMask, TerminateProcess,
+    UpdateProcThreadAttribute,
 };
 
 use super::process::{KILLED, Process};
@@ -27,6 +28,9 @@ use super::{check, owned, program, wide};
 use crate::process::Step;
 use crate::process::environment::Environment;
 use crate::process::launch::{ChildOptions, Group, Launch};
+
+/// A window that is not shown, see ShowWindow.
+const SW_HIDE: u16 = 0;
 
 pub(super) type Failure = (Step, io::Error);
 
@@ -201,18 +205,16 @@ fn create(
     let mut startup = STARTUPINFOEXW::default();
     startup.StartupInfo.cb = u32::try_from(size_of_val(&startup)).expect("a few bytes");
     startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
+    if launch.is_window_hidden {
+        startup.StartupInfo.dwFlags |= STARTF_USESHOWWINDOW;
+        startup.StartupInfo.wShowWindow = SW_HIDE;
+    }
     startup.StartupInfo.hStdInput = handles.get(0);
     startup.StartupInfo.hStdOutput = handles.get(1);
     startup.StartupInfo.hStdError = handles.get(2);
     startup.StartupInfo.cbReserved2 = u16::try_from(for_c_runtime.len()).expect("a small table");
     startup.StartupInfo.lpReserved2 = for_c_runtime.as_mut_ptr();
     startup.lpAttributeList = attributes.as_mut_ptr();
-    let flags = match launch.group {
-        Group::Session => DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP,
-        Group::Own => CREATE_NEW_PROCESS_GROUP,
-        Group::Inherited | Group::Of(_) => 0,
-    };
-    let flags = flags | CREATE_SUSPENDED | CREATE_UNICODE_ENVIRONMENT;
     let mut line = texts.command_line.clone();
     let directory = texts.directory.as_ref().map_or(ptr::null(), |text| text.as_ptr());
     let mut info = PROCESS_INFORMATION::default();
@@ -226,7 +228,7 @@ fn create(
             ptr::null(),
             ptr::null(),
             i32::from(!list.is_empty()),
-            flags | EXTENDED_STARTUPINFO_PRESENT,
+            flags(launch.group, launch.is_window_hidden),
             texts.environment.as_ptr().cast(),
             directory,
             &raw const startup.StartupInfo,
@@ -240,6 +242,19 @@ fn create(
         process: own(info.hProcess)?,
         thread: own(info.hThread)?,
     })
+}
+
+/// How the process is made.
+pub(super) fn flags(group: Group, is_window_hidden: bool) -> u32 {
+    let group = match group {
+        // It has no console at all.
+        Group::Session => DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP,
+        Group::Own => CREATE_NEW_PROCESS_GROUP,
+        Group::Inherited | Group::Of(_) => 0,
+    };
+    let window =
+        if is_window_hidden && group & DETACHED_PROCESS == 0 { CREATE_NO_WINDOW } else { 0 };
+    group | window | CREATE_SUSPENDED | CREATE_UNICODE_ENVIRONMENT | EXTENDED_STARTUPINFO_PRESENT
 }
 
 fn explain(launch: &Launch<'_>, texts: &Texts, error: io::Error) -> Failure {

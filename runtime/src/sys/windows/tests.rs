@@ -47,6 +47,7 @@ fn launch_of(role: &str) -> Launch<'_> {
         env: Environment { is_clear: false, changes },
         descriptors: BTreeMap::new(),
         group: Group::Inherited,
+        is_window_hidden: false,
         options: Cow::default(),
         cgroup: None,
     }
@@ -423,6 +424,16 @@ fn a_hundred_children_at_once_all_end() {
     }
     let expected = (0..100).map(Exit::Code);
     assert!(exits.into_values().eq(expected));
+}
+
+#[test]
+fn what_is_detached_has_no_console_and_what_is_hidden_no_window() {
+    use windows_sys::Win32::System::Threading::{CREATE_NO_WINDOW, DETACHED_PROCESS};
+
+    let both = DETACHED_PROCESS | CREATE_NO_WINDOW;
+    assert_eq!(launch::flags(Group::Inherited, false) & both, 0);
+    assert_eq!(launch::flags(Group::Own, true) & both, CREATE_NO_WINDOW);
+    assert_eq!(launch::flags(Group::Session, true) & both, DETACHED_PROCESS);
 }
 
 /// Nothing of a pipe that was given to a child is left here.
