@@ -212,7 +212,7 @@ impl Pool {
                     self.answers += 1;
                 }
                 Event::Exited(exit) => {
-                    println!("worker {index}, process {}, {exit}: again", worker.child.id());
+                    println!("worker {index}, process {}, {exit}: again", worker.child.pid());
                     self.poll.registry().deregister(&mut worker.child)?;
                     // Its client has waited longest. If it had answered already, and not told, its
                     // client gets two answers: where that matters, jobs have to be numbered.
@@ -231,7 +231,7 @@ impl Pool {
     fn kill_a_busy_one(&self) -> Result<bool> {
         match self.workers.iter().find(|worker| worker.job.is_some()) {
             Some(worker) => {
-                println!("process {} is killed in the middle of a job", worker.child.id());
+                println!("process {} is killed in the middle of a job", worker.child.pid());
                 Ok(worker.child.kill(Signal::KILL)?)
             }
             None => Ok(false),
@@ -244,7 +244,7 @@ impl Pool {
         }
         for mut worker in self.workers {
             let exit = worker.child.wait()?;
-            println!("process {} {exit}", worker.child.id());
+            println!("process {} {exit}", worker.child.pid());
         }
         Ok(())
     }

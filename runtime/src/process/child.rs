@@ -265,7 +265,7 @@ impl Child {
 
     /// The number of its process. Once it was waited for, that may be another's.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.running().process.pid()
     }
 

@@ -228,8 +228,8 @@ impl Exec {
 
     /// The number of its process. Once it has finished, that may be another's.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
     }
 
     pub(super) fn wait_in(mut self, mut poll: Poll) -> Result<Output, ExecError> {
@@ -389,7 +389,7 @@ impl Exec {
     fn take_output(&mut self, status: Exit) -> Output {
         let [stdout, stderr] =
             [&mut self.stdout, &mut self.stderr].map(|collected| collected.take());
-        Output { status, stdout, stderr, pid: self.child.id() }
+        Output { status, stdout, stderr, pid: self.child.pid() }
     }
 
     /// Also while it is not registered.

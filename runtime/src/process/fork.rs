@@ -49,7 +49,7 @@ impl Command {
     ///
     /// let mut child = fork("my-worker", ["--verbose"])?;
     /// child.send("a job")?;
-    /// let answer = child.recv_deadline(None)?;
+    /// let answer = child.recv()?;
     /// child.disconnect()?;
     /// assert_eq!(child.wait()?.code(), Some(0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -175,8 +175,17 @@ impl Child {
         }
     }
 
-    /// Its next message, which is no [event](Self::next_event) then; blocks until the deadline at
-    /// most, and sends what is queued meanwhile.
+    /// Its next message, which is no [event](Self::next_event) then; blocks until there is one, and
+    /// sends what is queued meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Disconnected`] when none comes any more.
+    pub fn recv(&mut self) -> Result<Message, RecvError> {
+        self.recv_deadline(None)
+    }
+
+    /// As [`recv`](Self::recv), but blocks until the deadline at most.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ const REFUSED: i32 = 2;
 ///     process::run_functions(&[RESIZE]);
 ///     let mut child = RESIZE.command().fork()?;
 ///     child.send("an image")?;
-///     println!("{:?}", child.recv_deadline(None)?);
+///     println!("{:?}", child.recv()?);
 ///     Ok(())
 /// }
 /// ```

@@ -75,7 +75,7 @@
 //!
 //! | | spawn, fork | exec |
 //! |---|---|---|
-//! | blocking | [`Child::wait`], [`Child::recv_deadline`] | the twins, [`Exec::wait`] |
+//! | blocking | [`Child::wait`], [`Child::recv`] | the twins, [`Exec::wait`] |
 //! | in your own mio `Poll`, when it is ready | [`Child::next_event`] | [`Exec::try_finish`] |
 //! | by a channel | [`Children::spawn`], [`Children::fork`] | [`Children::exec`] |
 //!
@@ -218,7 +218,7 @@
 //! let mut child = fork("my-worker", ["--quiet"])?;
 //! let (client, _) = TcpListener::bind("127.0.0.1:8080")?.accept()?;
 //! child.send(Message::new("serve this").with_handle(client))?;
-//! let answer = child.recv_deadline(None)?;
+//! let answer = child.recv()?;
 //! child.disconnect()?;
 //! println!("{answer:?}, and it {}", child.wait()?);
 //! # Ok(())
@@ -264,7 +264,7 @@
 //!     run_functions(&[COUNT]); // first: it does not return in the child
 //!     let mut child = COUNT.command().fork()?;
 //!     child.send("four")?;
-//!     assert_eq!(child.recv_deadline(None)?.bytes, b"4");
+//!     assert_eq!(child.recv()?.bytes, b"4");
 //!     child.disconnect()?;
 //!     assert_eq!(child.wait()?.code(), Some(7));
 //!     Ok(())

@@ -108,7 +108,7 @@ fn with_grandchild(_args: &[String]) -> Outcome {
     let mut command = role("cat", &[]);
     let command = command.stdin(Stdio::inherit()).stdout(Stdio::inherit());
     let grandchild = command.stderr(Stdio::inherit()).spawn()?;
-    println!("{}", grandchild.id());
+    println!("{}", grandchild.pid());
     Ok(())
 }
 
@@ -226,7 +226,7 @@ fn f53_nobody_is_signalled_after_the_end() {
     assert!(child.is_alive());
     assert!(child.kill(Signal::TERM).unwrap());
     wait_until("it has ended", || !child.is_alive());
-    assert_eq!(children(), [child.id().cast_signed()], "nobody has collected it");
+    assert_eq!(children(), [child.pid().cast_signed()], "nobody has collected it");
     assert!(!child.kill(Signal::KILL).unwrap());
     assert_eq!(child.wait().unwrap(), killed_by(15));
     assert!(!child.is_alive());
@@ -257,7 +257,7 @@ fn dropped_children_are_collected_or_killed_first() {
     let mut command = role("cat", &[]);
     let mut left: Vec<_> = (0..5).map(|_| command.spawn().unwrap()).collect();
     let killed = command.kill_on_drop(true).spawn().unwrap();
-    let pids: Vec<_> = left.iter().map(|child| child.id().cast_signed()).collect();
+    let pids: Vec<_> = left.iter().map(|child| child.pid().cast_signed()).collect();
     let stdins: Vec<_> = left.iter_mut().map(|child| child.stdin.take()).collect();
     drop(killed);
     drop(left);
@@ -275,7 +275,7 @@ fn without_descriptors_dropped_children_are_collected_too() {
     let mut command = role("cat", &[]);
     command.cancel_with(&token);
     let mut dropped: Vec<_> = (0..2).map(|_| command.spawn().unwrap()).collect();
-    let pids: Vec<_> = dropped.iter().map(|child| child.id()).collect();
+    let pids: Vec<_> = dropped.iter().map(|child| child.pid()).collect();
     let stdins: Vec<_> = dropped.iter_mut().map(|child| child.stdin.take()).collect();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 3, hard).unwrap();
@@ -426,7 +426,7 @@ fn f51_hundreds_that_die_at_once_are_each_told_once() {
 
 fn f52_whose_status_somebody_else_collected_has_ended() {
     let child = role("exit", &["7"]).spawn().unwrap();
-    waitpid(Pid::from_raw(child.id().cast_signed()), None).unwrap();
+    waitpid(Pid::from_raw(child.pid().cast_signed()), None).unwrap();
     assert!(!child.kill(Signal::TERM).unwrap());
     let mut attended = Attended::new(child);
     attended.until("Closed(Unknown)");

@@ -230,7 +230,7 @@ fn a_grandchild_that_holds_stdout_is_waited_for_if_asked() {
     looked.register(&mut run, 0);
     wait_until("it has ended", || {
         assert!(run.try_finish().is_none());
-        !is_running(run.id())
+        !is_running(run.pid())
     });
     assert!(run.try_finish().is_none(), "others still have its output");
     writer.write_all(b"late\n").unwrap();
@@ -252,7 +252,7 @@ fn such_a_wait_ends_by_timeout_and_cancellation() {
             command.timeout(Duration::from_millis(100));
         }
         let run = command.exec().unwrap();
-        let pid = run.id();
+        let pid = run.pid();
         let waiting = thread::spawn(move || run.wait());
         wait_until("the shell has ended", || !is_running(pid));
         if is_cancelled {
@@ -286,7 +286,7 @@ fn writes_much(args: &[String]) -> Outcome {
 
 fn what_is_written_last_is_not_lost() {
     let mut run = role("writes_much", &["end"]).exec().unwrap();
-    wait_until("it has ended", || !is_running(run.id()));
+    wait_until("it has ended", || !is_running(run.pid()));
     let output = run.try_finish().expect("it needs nothing more").unwrap();
     assert!(output.stdout == pattern(MUCH));
 }
@@ -377,7 +377,7 @@ fn a_token_cancels_it() {
     let token = CancelToken::new();
     let mut command = Command::shell("echo begun >&2; sleep 1000; echo never");
     let run = command.cancel_with(&token).exec().unwrap();
-    let pid = run.id();
+    let pid = run.pid();
     let waiting = thread::spawn(move || run.wait());
     wait_until("it sleeps", || {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -471,7 +471,7 @@ fn a_command_can_be_run_again() {
 fn dropped_it_is_killed_with_its_tree_if_asked() {
     let mut run = Command::shell("sleep 1000; echo never").kill_on_drop(true).exec().unwrap();
     assert!(run.try_finish().is_none());
-    let started = format!("/proc/{0}/task/{0}/children", run.id());
+    let started = format!("/proc/{0}/task/{0}/children", run.pid());
     wait_until("it sleeps", || {
         std::fs::read_to_string(&started).is_ok_and(|pids| !pids.is_empty())
     });

@@ -358,7 +358,7 @@ fn has_grandchild(_args: &[String]) -> Outcome {
     let mut command = role("cat", &[]);
     command.stdin(Stdio::given(stdin)).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let mut grandchild = command.spawn()?;
-    println!("{}", grandchild.id());
+    println!("{}", grandchild.pid());
     grandchild.wait()?;
     Ok(())
 }

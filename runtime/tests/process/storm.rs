@@ -232,7 +232,7 @@ fn finish(running: Running, chance: &mut Chance, token: &CancelToken) {
             assert_eq!(child.wait().unwrap(), Exit::Code(0));
         }
         End::Stranger => {
-            kill(Pid::from_raw(child.id().cast_signed()), SystemSignal::SIGKILL).unwrap();
+            kill(Pid::from_raw(child.pid().cast_signed()), SystemSignal::SIGKILL).unwrap();
             assert_eq!(child.wait().unwrap(), ended_by(Signal::KILL));
             assert!(!child.kill(Signal::TERM).unwrap());
         }

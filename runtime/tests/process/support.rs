@@ -69,7 +69,7 @@ impl Attended {
 
 /// What it tells at once, but for its pid.
 pub(crate) fn events(child: &mut Child) -> Vec<String> {
-    let pid = child.id();
+    let pid = child.pid();
     let events = std::iter::from_fn(|| child.next_event().unwrap());
     let named = events.map(|event| match event {
         Event::Spawned { pid: told } if told == pid => "Spawned".into(),

@@ -37,12 +37,12 @@ fn in_the_foreground_a_command_stays_there() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut group = String::new();
     stdout.read_line(&mut group).unwrap();
-    assert_eq!(group.trim().parse(), Ok(child.id()));
+    assert_eq!(group.trim().parse(), Ok(child.pid()));
     let children = |pid: u32| {
         let pids = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         pids.unwrap_or_default().split_whitespace().next().and_then(|pid| pid.parse().ok())
     };
-    wait_until("the shell's command runs", || children(child.id()).and_then(children).is_some());
+    wait_until("the shell's command runs", || children(child.pid()).and_then(children).is_some());
     // Ctrl-C ends all three.
     let mut keyboard = File::from(pty.master);
     keyboard.write_all(b"\x03").unwrap();

@@ -89,7 +89,7 @@ fn assert_killed(pid: u32, signal: nix::sys::signal::Signal) {
 fn assert_tree_killed(mut child: Child, members: &BTreeSet<u32>) {
     let exit = child.wait().unwrap();
     assert_eq!(exit, Exit::Signal { signal: 9, core_dumped: false });
-    for pid in members.iter().filter(|pid| **pid != child.id()) {
+    for pid in members.iter().filter(|pid| **pid != child.pid()) {
         assert_killed(*pid, SIGKILL);
     }
     assert_eq!(children(), []);
@@ -135,7 +135,7 @@ fn a_signal_reaches_all_of_a_tree() {
         let members = wait_for_notes(&directory, "ready", 7);
         assert_eq!(child.kill_tree(Signal::TERM).unwrap(), 7);
         assert_eq!(child.wait().unwrap(), Exit::Signal { signal: 15, core_dumped: false });
-        for pid in members.iter().filter(|pid| **pid != child.id()) {
+        for pid in members.iter().filter(|pid| **pid != child.pid()) {
             assert_killed(*pid, SIGTERM);
         }
         assert_eq!(child.kill_tree(Signal::TERM).unwrap(), 0);
@@ -257,7 +257,7 @@ fn start_daemon(directory: &Directory, configure: impl Fn(&mut Command)) -> (Chi
     let child = command.spawn().unwrap();
     // Of the three, the one between has ended, and was collected.
     let ready = wait_for_notes(directory, "ready", 3);
-    let mut others = ready.into_iter().filter(|pid| *pid != child.id());
+    let mut others = ready.into_iter().filter(|pid| *pid != child.pid());
     let daemon = others.find(|pid| Path::new(&format!("/proc/{pid}")).exists());
     (child, daemon.expect("it does not end"))
 }
@@ -416,7 +416,7 @@ fn reuse_numbers(_args: &[String]) -> Outcome {
     let mut child = command.process_group(0).spawn()?;
     // Its number is its own as long as nobody has collected it.
     wait_until("it has ended", || !child.is_alive());
-    let pid = child.id();
+    let pid = child.pid();
     let mut other = start_with_number(pid)?;
     assert_ne!(other.id(), pid);
     other.kill()?;
@@ -469,7 +469,7 @@ fn threads_that_kill_at_once_leave_nobody_stopped() {
 
 fn an_ended_child_is_not_alive() {
     let mut child = role("exit", &["0"]).spawn().unwrap();
-    wait_until("it has ended", || state(child.id()) == Some('Z'));
+    wait_until("it has ended", || state(child.pid()) == Some('Z'));
     assert!(!child.is_alive());
     assert!(!child.kill(Signal::TERM).unwrap());
     assert_eq!(child.kill_tree(Signal::TERM).unwrap(), 0);

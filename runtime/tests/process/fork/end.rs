@@ -80,7 +80,7 @@ fn a_child_that_waits_for_messages_ends_when_it_is_dropped() {
 fn fork_middle(_args: &[String]) -> Outcome {
     let mut parent = parent()?;
     let child = waiting(Stdio::inherit());
-    parent.send(child.id().to_string())?;
+    parent.send(child.pid().to_string())?;
     parent.recv()?;
     Ok(())
 }

@@ -156,7 +156,7 @@ fn a_child_serves_connections_that_were_accepted_here() {
         let (connection, _) = listener.accept().unwrap();
         let child = &mut children[turn % 2];
         child.send(Message::new([]).with_handle(connection)).unwrap();
-        assert_eq!(text(client), format!("process {}", child.id()));
+        assert_eq!(text(client), format!("process {}", child.pid()));
     }
     for mut child in children {
         child.disconnect().unwrap();
