@@ -1,8 +1,7 @@
 //! All that a child needs, laid out beforehand, since it can't allocate.
-#![allow(unsafe_code)] // the environment, which no safe function gives in place
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, OsStr, c_char};
+use std::ffi::{CString, OsStr, c_char};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -62,7 +61,7 @@ impl Plan {
             uid: options.uid,
             directory,
             files: files.map_err(check)?,
-            args: Strings::new(Vec::new(), args, b""),
+            args: Strings::new(args, b""),
             env: Strings::environment(&launch.env),
         })
     }
@@ -129,20 +128,17 @@ fn descriptors(launch: &Launch) -> Result<Vec<Descriptor>, (Step, io::Error)> {
 
 /// Strings as execve(2) takes them.
 pub(super) struct Strings {
-    /// Into the bytes, or to strings that others keep; and null at the end.
+    /// Into the bytes, and null at the end.
     pointers: Vec<*const c_char>,
     _bytes: Vec<u8>,
 }
 
 impl Strings {
-    /// These strings of two parts, after others.
-    fn new<'a>(
-        mut pointers: Vec<*const c_char>,
-        strings: impl Iterator<Item = [&'a OsStr; 2]> + Clone,
-        between: &[u8],
-    ) -> Strings {
+    /// These strings of two parts.
+    fn new<'a>(strings: impl Iterator<Item = [&'a OsStr; 2]> + Clone, between: &[u8]) -> Strings {
         let length = |[first, second]: [&OsStr; 2]| first.len() + between.len() + second.len() + 1;
         let mut bytes: Vec<u8> = Vec::with_capacity(strings.clone().map(length).sum());
+        let mut pointers = Vec::with_capacity(64);
         for [first, second] in strings {
             // The bytes stay where they are, since they were allocated for all.
             pointers.push(bytes.as_ptr().wrapping_add(bytes.len()).cast());
@@ -155,46 +151,16 @@ impl Strings {
     }
 
     fn environment(env: &Environment) -> Strings {
-        let mut pointers = Vec::with_capacity(64);
-        if !env.is_clear {
-            for_each_variable(|variable| {
-                if env.changes.is_empty() {
-                    return pointers.push(variable.as_ptr());
-                }
-                // A name may begin with '='.
-                let bytes = variable.to_bytes();
-                let name = bytes.iter().skip(1).position(|byte| *byte == b'=');
-                let name = name.map_or(bytes, |length| &bytes[..=length]);
-                if !env.changes.contains_key(OsStr::from_bytes(name)) {
-                    pointers.push(variable.as_ptr());
-                }
-            });
-        }
+        // By std, which has other threads that change it by std wait: they may, though nobody may
+        // look at it in place meanwhile.
+        let ours = (!env.is_clear).then(std::env::vars_os).into_iter().flatten();
+        let kept: Vec<_> = ours.filter(|(key, _)| !env.changes.contains_key(&**key)).collect();
+        let kept = kept.iter().map(|(key, value)| [key.as_os_str(), value.as_os_str()]);
         let set = env.changes.iter().filter_map(|(key, value)| Some([*key, (*value)?]));
-        Strings::new(pointers, set, b"=")
+        Strings::new(kept.chain(set), b"=")
     }
 
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
-    }
-}
-
-unsafe extern "C" {
-    /// The environment of this process: strings, and null at the end.
-    static mut environ: *const *const c_char;
-}
-
-/// Looks at this process's environment in place, as the C library does. To copy it, as
-/// `std::env::vars_os` does, takes as long as a tenth of a process's start.
-fn for_each_variable(mut f: impl FnMut(&CStr)) {
-    // SAFETY: `environ` is null or leads to pointers, each to a string that ends with a zero byte,
-    // up to one that is null. Nobody changes it meanwhile: who calls `std::env::set_var` has
-    // promised that no other thread reads the environment, in whichever way.
-    unsafe {
-        let mut next = environ;
-        while !next.is_null() && !(*next).is_null() {
-            f(CStr::from_ptr(*next));
-            next = next.add(1);
-        }
     }
 }
