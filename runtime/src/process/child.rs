@@ -299,9 +299,9 @@ impl Child {
         self.bell().ring();
     }
 
-    /// The same, after this time; for when it has ended.
+    /// The same, after this time, unless it rings already; for when it has ended.
     pub(super) fn ring_in(&self, delay: Duration) -> io::Result<()> {
-        self.bell().timer().map_or(Ok(()), |timer| timer.set(Some(delay)))
+        self.bell().arm(Some(delay))
     }
 
     pub(super) fn bell(&self) -> &Arc<Bell> {
