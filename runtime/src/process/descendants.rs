@@ -69,6 +69,8 @@ pub fn become_subreaper() -> io::Result<()> {
 pub(crate) struct Lineage {
     /// The child was started as the first of a group, or of a session.
     pub(crate) leads: bool,
+    /// Of a session, in which there can be other groups.
+    pub(crate) leads_session: bool,
     /// The session that it was started from.
     pub(crate) born_in: u32,
     /// The control group that it was started in.
@@ -81,6 +83,7 @@ impl Lineage {
     pub(crate) fn of(group: Group, cgroup: Option<&Path>) -> Lineage {
         Lineage {
             leads: matches!(group, Group::Own | Group::Session),
+            leads_session: group == Group::Session,
             born_in: sys::own_session(),
             cgroup: cgroup.map(Path::to_owned),
             mark: IS_SUBREAPER.load(Ordering::Acquire).then(Mark::new),

@@ -45,6 +45,9 @@ pub(crate) fn kill_tree(
     signal: i32,
     adopt: impl FnMut(Process),
 ) -> io::Result<usize> {
+    if is_over(process, lineage) {
+        return Ok(0);
+    }
     // Two that stop and continue the same processes would undo each other's doing.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,6 +86,15 @@ pub(crate) fn kill_tree(
         Some(error) => Err(error),
         None => Ok(reached.len()),
     }
+}
+
+/// Whether nobody of the tree can be left, as after most lines of a shell that were killed. To look
+/// for them takes several looks at all processes of the system.
+fn is_over(process: &Process, lineage: &Lineage) -> bool {
+    let is_gone = |flags| pidfd_signal(process.as_fd(), 0, flags) == Err(Errno::ESRCH);
+    let is_marked = lineage.cgroup.is_some() || lineage.mark().is_some();
+    // Linux before 6.9 does not know the flag, which is another error.
+    !is_marked && !lineage.leads_session && is_gone(0) && is_gone(libc::PIDFD_SIGNAL_PROCESS_GROUP)
 }
 
 /// Who is hunted, and held.

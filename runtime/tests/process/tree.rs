@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid, setsid};
@@ -35,6 +36,7 @@ tests! {
     f53_a_stranger_with_the_number_of_the_child_is_safe,
     threads_that_kill_at_once_leave_nobody_stopped,
     an_ended_child_is_not_alive,
+    a_tree_that_is_over_is_not_looked_for,
 }
 roles! {
     branch,
@@ -475,4 +477,15 @@ fn an_ended_child_is_not_alive() {
     assert_eq!(child.kill_tree(Signal::TERM).unwrap(), 0);
     assert_eq!(child.wait().unwrap(), Exit::Code(0));
     assert!(!child.is_alive());
+}
+
+/// To look for it would take descriptors, and a look at all processes of the system.
+fn a_tree_that_is_over_is_not_looked_for() {
+    let mut child = role("exit", &["0"]).process_group(0).spawn().unwrap();
+    child.wait().unwrap();
+    let (soft, hard) = getrlimit(Limit::RLIMIT_NOFILE).unwrap();
+    setrlimit(Limit::RLIMIT_NOFILE, 3, hard).unwrap();
+    let reached = child.kill_tree(Signal::KILL);
+    setrlimit(Limit::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert_eq!(reached.unwrap(), 0);
 }
