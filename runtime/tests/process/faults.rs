@@ -14,7 +14,7 @@ use runtime::process::{CancelToken, Command, Event, Resource, Signal, Stdio};
 
 use crate::harness::tools::{DEADLINE, wait_until};
 use crate::harness::{Outcome, ROLE, children, descriptors, roles, tests};
-use crate::support::role;
+use crate::support::{bury_all, role};
 
 tests! {
     f106_a_start_that_fails_names_its_step,
@@ -242,4 +242,6 @@ fn a_tree_is_killed_although_it_cannot_be_looked_over() {
     // One that is gone before it is opened, is no error.
     let Some(said) = with_fault("kills", "pidfd_open:error=ESRCH:when=1") else { return };
     assert!(said.parse::<u32>().is_ok(), "{said}");
+    // Those whose parent was killed first have come to us.
+    bury_all();
 }
