@@ -94,6 +94,13 @@ fn role() {
             println!("{MARK}{}", std::env::current_dir().expect("a directory").display());
         }
         "echo" => drop(io::copy(&mut io::stdin(), &mut io::stderr())),
+        "many" => {
+            for line in io::stdin().lines() {
+                drop(line.expect("a line"));
+                start_many();
+                println!("{MARK}done");
+            }
+        }
         "wait" => drop(io::stdin().read_to_end(&mut Vec::new())),
         "open" => println!("{MARK}{:?}", descriptors()),
         "read" => {
@@ -447,4 +454,45 @@ fn the_childs_end_is_the_childs_alone() {
     let child = start("exit 0", [(1, writer.into())]);
     PipeReader::read_to_end(&mut { reader }, &mut Vec::new()).expect("its end comes");
     end_of(&child);
+}
+
+/// Starts children, with pipes and a poll, as often as it is told to.
+fn start_many() {
+    let mut poll = Poll::new().expect("a poll");
+    let mut events = Events::with_capacity(16);
+    for _ in 0..10 {
+        let (mut output, theirs) = pipe_from_child().expect("a pipe");
+        let child = start("exit 3", [(1, theirs)]);
+        let timer = Timer::new().expect("a timer");
+        (&mut &child).register(poll.registry(), Token(1), Interest::READABLE).expect("registered");
+        (&mut &timer).register(poll.registry(), Token(2), Interest::READABLE).expect("registered");
+        output.register(poll.registry(), Token(3), Interest::READABLE).expect("registered");
+        timer.set(Some(Duration::ZERO)).expect("it is set");
+        (&output).read_to_end(&mut Vec::new()).expect("its end comes");
+        while child.is_alive() {
+            poll.poll(&mut events, Some(TIMEOUT)).expect("a poll");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_open_of_children_that_have_ended() {
+    let mut role = std::process::Command::new(&*THIS);
+    let launch = launch_of("many");
+    role.args(&launch.args[1..]).env(ROLE, "many");
+    role.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut role = role.spawn().expect("a child");
+    let mut stdin = role.stdin.take().expect("a pipe");
+    let mut lines = io::BufRead::lines(io::BufReader::new(role.stdout.take().expect("a pipe")));
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        stdin.write_all(b"\n").expect("it is read");
+        let done = lines.by_ref().map_while(Result::ok).find(|line| line.contains(MARK));
+        assert!(done.is_some());
+        counts.push(handle_passing::fuzzing::handle_count(&role).expect("they can be counted"));
+    }
+    drop(stdin);
+    assert!(role.wait().expect("it has ended").success());
+    // The first time, the system has started threads of its own.
+    assert_eq!(counts[1], counts[2], "{counts:?}");
 }
