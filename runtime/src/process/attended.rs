@@ -28,7 +28,10 @@ impl Attended {
     pub(super) fn advance(&mut self) -> io::Result<()> {
         match self {
             Attended::Child(child) => child.advance(),
-            Attended::Exec(exec) => exec.advance().map(drop),
+            Attended::Exec(exec) => {
+                exec.go_on();
+                Ok(())
+            }
         }
     }
 

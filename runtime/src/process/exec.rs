@@ -67,6 +67,8 @@ pub struct Exec {
     /// When it was seen that it has ended, for other reasons than [`Child::kill_reason`] says.
     ending: Option<Ending>,
     options: Options,
+    /// What went wrong while its result could not be told.
+    failure: Option<io::Error>,
     is_finished: bool,
 }
 
@@ -178,6 +180,7 @@ impl Exec {
                 timeout_at: command.timeout.and_then(deadline_after),
                 cancel: command.cancel.clone(),
             },
+            failure: None,
             is_finished: false,
         };
         exec.set_nonblocking();
@@ -190,7 +193,7 @@ impl Exec {
         if self.is_finished {
             return None;
         }
-        let result = match self.advance() {
+        let result = match self.failure.take().map_or_else(|| self.advance(), Err) {
             Ok(None) => return None,
             Ok(Some(ending)) => self.finish(ending),
             Err(error) => Err(self.give_up(error)),
@@ -250,8 +253,15 @@ impl Exec {
         }
     }
 
+    /// Goes on while its result can't be told. A failure comes but once, so it is kept.
+    pub(super) fn go_on(&mut self) {
+        if self.failure.is_none() {
+            self.failure = self.advance().err();
+        }
+    }
+
     /// Says how it ended when all is done.
-    pub(super) fn advance(&mut self) -> io::Result<Option<Ending>> {
+    fn advance(&mut self) -> io::Result<Option<Ending>> {
         self.write()?;
         let has_more = self.read(TURN_BYTES)?;
         if self.too_long.is_some() {

@@ -16,13 +16,15 @@ pub(super) struct Running {
 impl Running {
     /// Signals what is meant by it, the process or its tree; `false` if that has ended.
     pub(super) fn end(&self, signal: Signal) -> io::Result<bool> {
-        if self.is_tree_killed
-            && let Ok(count) = self.kill_tree(signal)
-        {
+        if !self.is_tree_killed {
+            return self.kill(signal);
+        }
+        let was_alive = self.process.is_alive();
+        if let Ok(count) = self.kill_tree(signal) {
             return Ok(count > 0);
         }
-        // It is what counts, if not all can be found, or signalled.
-        self.kill(signal)
+        // It is what counts, if not all can be found, or signalled; and it may have been reached.
+        Ok(self.kill(signal)? || was_alive)
     }
 
     /// Signals the process alone; `false` if it has ended.
