@@ -266,8 +266,8 @@ impl Command {
     /// gets lost, unless this process is in the foreground of a terminal: then it stays there, so
     /// that Ctrl-C reaches it, and so that it can ask for a password; and what is signalled is
     /// whatever descends from it at that time.
-    pub fn kill_tree(&mut self, is_whole: bool) -> &mut Command {
-        self.is_tree_killed = is_whole;
+    pub fn kill_whole_tree(&mut self, is_wanted: bool) -> &mut Command {
+        self.is_tree_killed = is_wanted;
         self
     }
 

@@ -142,7 +142,7 @@ impl SpawnError {
                 "check the path, and of a script the interpreter in its first line"
             }
             (Step::Execute(_), PermissionDenied) => {
-                "its user must be allowed to execute the file and to enter its directory"
+                "it must be a file that its user may execute, in a directory that it may enter"
             }
             (Step::Execute(_), ArgumentListTooLong) => {
                 "give it less arguments and environment, and the rest by a file or its input"

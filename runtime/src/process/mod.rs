@@ -176,7 +176,7 @@
 //! Timeouts and cancellation send [`kill_signal`](Command::kill_signal) (SIGTERM), and SIGKILL when
 //! [`kill_after`](Command::kill_after) (5 s) has passed: nobody outlives both. So do outputs that
 //! are longer than [`max_buffer`](Command::max_buffer). They mean the child alone, but for lines of
-//! a shell, where they mean all that it has started; [`Command::kill_tree`] changes that.
+//! a shell, where they mean all that it has started; [`Command::kill_whole_tree`] changes that.
 //!
 //! A signal never reaches a stranger: a child is known by a handle, not by a number that others may
 //! get after it. [`Child::kill`] says `false` if it had ended.
@@ -289,9 +289,9 @@
 //!
 //! Rust programs ignore SIGPIPE; their children here do not. Groups and sessions change by
 //! [`process_group`](Command::process_group), [`detached`](Command::detached) and
-//! [`kill_tree`](Command::kill_tree), and variables by `env`, `env_remove` and `env_clear`; those
-//! of this process's own channel are not inherited. The program is looked for in the `PATH` that
-//! [`env`](Command::env) sets for the child, else in this process's.
+//! [`kill_whole_tree`](Command::kill_whole_tree), and variables by `env`, `env_remove` and
+//! `env_clear`; those of this process's own channel are not inherited. The program is looked for in
+//! the `PATH` that [`env`](Command::env) sets for the child, else in this process's.
 //!
 //! # From Node's `child_process`
 //!

@@ -99,8 +99,12 @@ fn f08_programs_that_cannot_be_executed() {
     use ErrorKind::{ExecutableFileBusy, NotADirectory, NotFound, PermissionDenied};
     let cases = [
         (directory.join("missing"), NotFound, "check the path"),
-        (file(&directory, "data", script, 0o644), PermissionDenied, "be allowed to execute"),
-        (directory.join(""), PermissionDenied, "be allowed to execute"),
+        (
+            file(&directory, "data", script, 0o644),
+            PermissionDenied,
+            "be a file that its user may execute",
+        ),
+        (directory.join(""), PermissionDenied, "be a file that its user may execute"),
         (inner, NotADirectory, ""),
         (file(&directory, "lost", b"#!/no/such\n", 0o755), NotFound, "the interpreter"),
         (busy.clone(), ExecutableFileBusy, "close the file"),

@@ -57,7 +57,7 @@ fn elsewhere_a_command_has_a_group_of_its_own() {
     let output = command.exec_sync().unwrap();
     assert_eq!(output.stdout_str().unwrap().trim().parse(), Ok(output.pid));
     // Unless it says which.
-    let output = command.kill_tree(false).exec_sync().unwrap();
+    let output = command.kill_whole_tree(false).exec_sync().unwrap();
     let own = nix::unistd::getpgrp().as_raw().cast_unsigned();
     assert_eq!(output.stdout_str().unwrap().trim().parse(), Ok(own));
 }
