@@ -26,6 +26,10 @@ const PUSH_PAUSE: Duration = Duration::from_millis(5);
 /// How often its token is looked at while its channel is waited for.
 const CANCEL_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often it is looked whether it has ended while its channel is waited for, which somebody else
+/// may hold open.
+const END_PAUSE: Duration = Duration::from_millis(200);
+
 /// A child without its streams: what goes on with it, whoever has it.
 #[derive(Debug)]
 pub(super) struct Supervised {
@@ -187,11 +191,12 @@ impl Supervised {
         deadline.into_iter().chain(timeout).min()
     }
 
-    /// The same, for who waits for its channel, and can't be woken by a token that is cancelled.
+    /// The same, for who waits for its channel, and is not woken by a token that is cancelled, nor
+    /// by its end.
     pub(super) fn channel_turn(&self, deadline: Option<Instant>) -> Option<Instant> {
-        let look =
-            self.cancel.as_ref().map(|_| self.clock.instant(self.clock.now() + CANCEL_PAUSE));
-        look.flatten().into_iter().chain(self.turn(deadline)).min()
+        let pause = if self.cancel.is_some() { CANCEL_PAUSE } else { END_PAUSE };
+        let look = self.clock.instant(self.clock.now() + pause);
+        look.into_iter().chain(self.turn(deadline)).min()
     }
 
     /// Makes it known to a loop, which hears of it at once.

@@ -17,7 +17,7 @@ use super::functions::DOUBLE;
 use super::{Ear, command, hear_all, names, parent, soon, std_role, wait_for_go};
 use crate::harness::tools::{Directory, wait_until};
 use crate::harness::{Outcome, descriptors, roles, tests};
-use crate::support::role;
+use crate::support::{bury_all, role};
 
 tests! {
     a_child_that_waits_for_messages_ends_when_its_parent_disconnects,
@@ -27,6 +27,7 @@ tests! {
     a_child_may_disconnect_and_go_on,
     a_timeout_and_a_token_end_a_child_whose_messages_are_waited_for,
     a_timeout_ends_a_child_that_takes_no_message,
+    who_waits_for_messages_does_not_wait_for_a_grandchild_that_has_the_channel,
     row25_a_child_that_dies_gives_back_what_it_has_not_got,
     k10_what_a_child_sends_last_arrives_before_its_end,
     f59_children_that_are_forked_at_once_hold_only_their_own_channels,
@@ -171,6 +172,16 @@ fn a_timeout_ends_a_child_that_takes_no_message() {
     child.send(vec![b'x'; 1 << 20]).unwrap();
     assert_eq!(child.flush_deadline(None).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+fn who_waits_for_messages_does_not_wait_for_a_grandchild_that_has_the_channel() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 1000 <&- >&- & exit 0"]).process_group(0);
+    let mut child = command.stdout(Stdio::null()).fork().unwrap();
+    assert!(matches!(child.recv_deadline(soon()), Err(RecvError::Disconnected)));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(child.kill_tree(Signal::KILL).unwrap(), 1, "the grandchild is there");
+    bury_all();
 }
 
 fn row25_a_child_that_dies_gives_back_what_it_has_not_got() {
