@@ -34,7 +34,6 @@ tests! {
     a_child_is_waited_for_by_another_thread,
     dropped_children_are_collected_or_killed_first,
     without_descriptors_dropped_children_are_collected_too,
-    streams_push_back_and_lose_nothing,
     streams_block_without_a_poll,
     a_duplex_goes_both_ways,
     streams_lead_from_child_to_child,
@@ -291,47 +290,6 @@ fn without_descriptors_dropped_children_are_collected_too() {
 /// Bytes that do not repeat where pipes and buffers do.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]).collect()
-}
-
-fn is_full(result: &io::Result<usize>) -> bool {
-    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
-fn streams_push_back_and_lose_nothing() {
-    let sent = pattern(3 << 20);
-    let mut child = role("cat", &[]).spawn().unwrap();
-    let mut stdin = child.stdin.take();
-    let mut stdout = child.stdout.take().unwrap();
-    let mut poll = Poll::new().unwrap();
-    poll.registry().register(&mut child, Token(0), Interest::READABLE).unwrap();
-    poll.registry().register(stdin.as_mut().unwrap(), Token(1), Interest::WRITABLE).unwrap();
-    poll.registry().register(&mut stdout, Token(2), Interest::READABLE).unwrap();
-    let (mut ready, mut at, mut got, mut full) = (Events::with_capacity(8), 0, Vec::new(), 0);
-    let mut told = Vec::new();
-    while told.last().is_none_or(|event| event != "Closed(Code(0))") {
-        // It is not read before the child can take no more.
-        while let Some(pipe) = &mut stdin {
-            let result = pipe.write(&sent[at..]);
-            if is_full(&result) {
-                full += 1;
-                break;
-            }
-            at += result.unwrap();
-            if at == sent.len() {
-                stdin = None;
-            }
-        }
-        let result = if full == 0 { Ok(0) } else { stdout.read_to_end(&mut got) };
-        assert!(result.is_ok() || is_full(&result), "{result:?}");
-        told.extend(events(&mut child));
-        if told.last().is_none_or(|event| event != "Closed(Code(0))") {
-            poll.poll(&mut ready, Some(DEADLINE)).unwrap();
-            assert!(!ready.is_empty(), "waited in vain: {at} sent, {} came back", got.len());
-        }
-    }
-    assert!(full > 0);
-    assert!(got == sent, "{} of {} bytes came back, or others", got.len(), sent.len());
-    assert_eq!(told, ["Spawned", "Exited(Code(0))", "Closed(Code(0))"]);
 }
 
 fn streams_block_without_a_poll() {

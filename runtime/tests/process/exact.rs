@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -16,7 +17,7 @@ use nix::unistd::{dup, getpgrp, getsid, pipe};
 use runtime::Exit;
 use runtime::process::{Command, Resource, Stdio};
 
-use crate::harness::tools::{Directory, wait_until};
+use crate::harness::tools::{DEADLINE, Directory, wait_until};
 use crate::harness::{Outcome, roles, tests};
 use crate::support::role;
 
@@ -27,6 +28,7 @@ tests! {
     f59_no_descriptor_slips_in_while_threads_open_and_start,
     f60_signals_are_as_in_a_new_process,
     f60_a_signal_right_after_the_start_is_heard,
+    f60_children_that_end_interrupt_no_call_of_other_threads,
     f61_environment_is_exact,
     f61_directory_group_session_and_limits_are_as_they_were_or_as_they_were_asked,
     f61_a_directory_that_was_removed_is_no_obstacle,
@@ -199,6 +201,22 @@ fn f60_signals_are_as_in_a_new_process() {
     assert_eq!(theirs, all.map(|key| (key.to_owned(), 0)).into());
     // A start changes nothing for the thread that starts.
     assert_eq!(ours(), before);
+}
+
+fn f60_children_that_end_interrupt_no_call_of_other_threads() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    // The system begins a call that has a timeout anew for nobody, whatever has interrupted it.
+    ours.set_read_timeout(Some(DEADLINE)).unwrap();
+    let reader = thread::spawn(move || (&ours).read(&mut [0]));
+    let mut command = Command::new("true");
+    // Those of one round end while others are started.
+    for _ in 0..20 {
+        let mut children: Vec<_> = (0..20).map(|_| command.spawn().unwrap()).collect();
+        children.iter_mut().for_each(|child| assert_eq!(child.wait().unwrap(), Exit::Code(0)));
+    }
+    let written = theirs.write_all(b"x");
+    assert_eq!(reader.join().unwrap().unwrap(), 1);
+    written.unwrap();
 }
 
 /// Ends by a signal that it does nothing about.

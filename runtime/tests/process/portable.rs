@@ -173,7 +173,7 @@ fn is_full(result: &io::Result<usize>) -> bool {
 }
 
 fn streams_push_back_in_a_poll() {
-    let sent = pattern(1 << 20);
+    let sent = pattern(3 << 20);
     let mut child = role("cat", &[]).spawn().unwrap();
     let (mut stdin, mut stdout) = (child.stdin.take(), child.stdout.take().unwrap());
     let mut poll = Poll::new().unwrap();

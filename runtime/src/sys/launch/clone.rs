@@ -88,13 +88,13 @@ fn start_in_our_memory<F: Copy>(function: &dyn Fn() -> F) -> io::Result<Result<P
     let start = Start { run: function, failure: Cell::new(None) };
     let mut stack = [StackLine::uninit(); STACK_LINES];
     let mut pidfd: RawFd = -1;
-    let blocked = set_signals(SignalSet::MAX);
+    let blocked = set_signals(to_block());
     // SAFETY: the stack ends at the given address, which is aligned, and outlives the child's use
     // of it: with CLONE_VFORK the call returns when the child has executed a program or ended. For
     // so long, `start` stays in place too, and this thread does not touch it. The child's function
     // neither unwinds nor returns into frames of this stack; no signal handler runs in it, since
-    // all signals are blocked until their handlers are gone. `pidfd` is where the kernel writes the
-    // descriptor before the call returns.
+    // all signals that have one are blocked until it is gone. `pidfd` is where the kernel writes
+    // the descriptor before the call returns.
     let pid = unsafe {
         let top = stack.as_mut_ptr_range().end.cast();
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -135,6 +135,19 @@ fn too_old(pid: libc::pid_t) -> io::Error {
     }
     let text = "this kernel has no CLONE_PIDFD; use Linux 5.4 or later";
     io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// All signals, but for SIGCHLD if nobody handles it: for a thread that blocks it, the end of
+/// another child is a signal that waits, and calls of other threads are interrupted to take it.
+fn to_block() -> SignalSet {
+    // SAFETY: all zeros are a sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: sigaction writes one struct, which outlives the call.
+    unsafe { libc::sigaction(libc::SIGCHLD, ptr::null(), &raw mut action) };
+    match action.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => !(1 << (libc::SIGCHLD - 1)),
+        _ => SignalSet::MAX,
+    }
 }
 
 /// The C library's own function leaves out two signals of its own.
