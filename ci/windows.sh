@@ -74,22 +74,15 @@ cargo_for() {
     timeout --kill-after=20 "${limit_s:-1800}" cargo "$@" 8>&- 9>&-
 }
 
-# Runs tests. Wine's server can crash, and then who talks to it waits for ever: that says nothing of
-# the tests, which are begun anew, unless it goes on like that.
+# Runs tests. Wine fails by itself now and then: its server crashes, and then who talks to it waits
+# for ever; or it can't make a process (error 1359). So what fails is run again, and must fail thrice.
 tests() {
-    local log
-    log=$(mktemp)
     cargo_for "$windows" test --locked --no-run "$@"
     for _ in 1 2 3; do
-        if limit_s=180 cargo_for "$windows" test --locked "$@" 2>&1 | tee "$log"; then
-            rm "$log"
-            return
-        fi
-        grep -q 'wineserver crashed' "$log" || break
+        if limit_s=180 cargo_for "$windows" test --locked "$@"; then return; fi
         "$wineserver" --kill 8>&- 9>&- || true
-        echo "Wine's server has crashed: once more"
+        echo "==> failed under Wine; was it Wine? At most three runs say so"
     done
-    rm "$log"
     return 1
 }
 
