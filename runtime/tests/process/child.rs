@@ -34,7 +34,6 @@ tests! {
     a_child_is_waited_for_by_another_thread,
     dropped_children_are_collected_or_killed_first,
     without_descriptors_dropped_children_are_collected_too,
-    streams_block_without_a_poll,
     a_duplex_goes_both_ways,
     streams_lead_from_child_to_child,
     f51_hundreds_that_die_at_once_are_each_told_once,
@@ -285,24 +284,6 @@ fn without_descriptors_dropped_children_are_collected_too() {
     wait_until("they are collected", || !pids.iter().any(is_there));
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
     drop(stdins);
-}
-
-/// Bytes that do not repeat where pipes and buffers do.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]).collect()
-}
-
-fn streams_block_without_a_poll() {
-    let sent = pattern(3 << 20);
-    let mut child = role("cat", &[]).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let copy = sent.clone();
-    let writer = std::thread::spawn(move || stdin.write_all(&copy).unwrap());
-    let mut got = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut got).unwrap();
-    writer.join().unwrap();
-    assert!(got == sent);
-    assert_eq!(child.wait().unwrap(), Exit::Code(0));
 }
 
 fn a_duplex_goes_both_ways() {

@@ -17,7 +17,7 @@ use runtime::process::{
 
 use crate::harness::tools::{DEADLINE, Directory, proc_field, wait_until};
 use crate::harness::{Outcome, children, descriptors, roles, tests};
-use crate::support::{bury_all, role};
+use crate::support::{bury_all, pattern, role};
 
 tests! {
     row28_what_is_too_long_is_cut_off_exactly,
@@ -62,11 +62,6 @@ const MAX: usize = 100_000;
 /// Fails at the first that is not a failure.
 fn failed(result: Result<Output, ExecError>) -> ExecError {
     result.expect_err("it fails")
-}
-
-/// What a child writes; no two places nearby look the same.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
 
 /// Writes so many bytes to standard output and error, in turn, the last of each at the end.

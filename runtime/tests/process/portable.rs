@@ -15,7 +15,7 @@ use runtime::{Exit, Message};
 
 use crate::harness::tools::{DEADLINE, Directory, wait_until};
 use crate::harness::{Outcome, roles, tests};
-use crate::support::{Attended, role, this_binary};
+use crate::support::{Attended, pattern, role, this_binary};
 
 tests! {
     events_come_once_and_in_order,
@@ -148,11 +148,6 @@ fn the_directory_is_the_childs() {
     let error = command.current_dir(directory.join("none")).spawn().unwrap_err();
     assert_eq!(error.step(), &Step::Directory(directory.join("none")));
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
-}
-
-/// Bytes that do not repeat where pipes and buffers do.
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]).collect()
 }
 
 fn streams_carry_more_than_they_hold() {

@@ -113,3 +113,8 @@ pub(crate) fn bury_all() {
         children().is_empty()
     });
 }
+
+/// Bytes that do not repeat where pipes and buffers do.
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()[2]).collect()
+}
