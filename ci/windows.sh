@@ -80,7 +80,6 @@ tests() {
     cargo_for "$windows" test --locked --no-run "$@"
     for _ in 1 2 3; do
         if limit_s=180 cargo_for "$windows" test --locked "$@"; then return; fi
-        "$wineserver" --kill 8>&- 9>&- || true
         echo "==> failed under Wine; was it Wine? At most three runs say so"
     done
     return 1
